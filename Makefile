@@ -1,0 +1,60 @@
+# Every target works in a fresh clone, with nothing but make and Python 3.11 or newer.
+# The environment lives in .venv and is made again only when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONUNBUFFERED := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test test-quick check bench docs clean
+
+setup: $(VENV)/.dev  ## everything that development needs
+
+demo: $(VENV)/.demo build/digits.onnx  ## train a digits classifier and serve it
+	exec $(BIN)/paceline serve build/digits.onnx
+
+test: $(VENV)/.dev  ## the whole suite
+	$(BIN)/pytest -n auto
+
+test-quick: $(VENV)/.dev  ## what fits in a minute
+	$(BIN)/pytest -n auto -m "not slow and not chaos and not browser"
+
+check: $(VENV)/.dev  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench  ## measure against other servers; needs wrk
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.dev  ## write the reference pages from the code
+	$(BIN)/python docs/reference/generate.py
+
+clean:  ## remove everything that make has made
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+build/digits.onnx: examples/digits/train.py | $(VENV)/.demo
+	$(BIN)/python examples/digits/train.py
+
+$(VENV)/.python: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Paceline needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python
+	$(BIN)/pip install -q -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python
+	$(BIN)/pip install -q -e '.[test,dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.python
+	$(BIN)/pip install -q -e '.[demo,bench]'
+	@touch $@ $(VENV)/.demo

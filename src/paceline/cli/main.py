@@ -1,0 +1,99 @@
+"""The `paceline` command: which verbs are there, and how does a failure end?
+
+A verb's module is imported when the verb runs, so that `paceline --help` answers at once.
+stdout carries the command's result and nothing else; errors and hints go to stderr.
+"""
+
+import importlib
+import traceback
+from collections.abc import Mapping
+from typing import IO, Any, NamedTuple
+
+import click
+
+from paceline import __version__
+from paceline.core.errors import (
+    AddressUnavailable,
+    ConfigError,
+    ModelLoadError,
+    PacelineError,
+    RuntimeUnavailable,
+)
+
+EXIT_FAILURE = 1
+EXIT_BY_ERROR: Mapping[type[PacelineError], int] = {
+    ConfigError: 3,
+    RuntimeUnavailable: 4,
+    ModelLoadError: 4,
+    AddressUnavailable: 5,
+}
+
+# A key of Context.meta, which a command shares with its group: the group reports errors, the command
+# knows whether to show tracebacks.
+DEBUG = "paceline.debug"
+
+
+class Verb(NamedTuple):
+    """Where a command's code is, and its line in `paceline --help`."""
+
+    module: str
+    summary: str
+
+
+VERBS: Mapping[str, Verb] = {
+    "serve": Verb("paceline.cli.serve", "Serve a model over HTTP."),
+    "config": Verb("paceline.cli.config", "Show the settings and where each comes from."),
+}
+
+
+class Failure(click.ClickException):
+    """Ends the process with the error's message, its hint, and the exit code of its kind."""
+
+    def __init__(self, error: PacelineError) -> None:
+        super().__init__(error.message)
+        self.hint = error.hint
+        codes = (code for kind, code in EXIT_BY_ERROR.items() if isinstance(error, kind))
+        self.exit_code = next(codes, EXIT_FAILURE)  # type: ignore[misc]
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"error: {self.message}", file=file, err=file is None)
+        if self.hint:
+            click.echo(f"hint: {self.hint}", file=file, err=file is None)
+
+
+class Verbs(click.Group):
+    """A group that knows its verbs' names and summaries, and imports only the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name].module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.NoSuchCommand(args[0], possibilities=VERBS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PacelineError as error:
+            if ctx.meta.get(DEBUG):
+                traceback.print_exc()
+            raise Failure(error) from error
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="paceline", message="%(prog)s %(version)s")
+def main() -> None:
+    """Give it a model: it serves it over HTTP with the lowest response time."""

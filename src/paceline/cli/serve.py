@@ -1,0 +1,32 @@
+"""`paceline serve MODEL`: serve a model over HTTP."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paceline.cli.flags import config_flag, setting_flags
+from paceline.cli.main import DEBUG
+from paceline.config.resolve import resolve
+from paceline.config.toml_file import find_toml
+
+
+@click.command("serve")
+@click.argument("model", type=click.Path(path_type=Path))
+@config_flag
+@setting_flags
+@click.pass_context
+def command(ctx: click.Context, /, model: Path, config_path: Path | None, **flags: Any) -> None:
+    """Serve MODEL over HTTP, with settings found by measuring.
+
+    Every flag is also a key of [serve] in paceline.toml and a variable PACELINE_<NAME>;
+    a flag wins over a variable, and a variable over the file.
+    """
+    ctx.meta[DEBUG] = flags["debug"]
+    settings = resolve(flags, os.environ, find_toml(config_path))
+    ctx.meta[DEBUG] = settings.debug
+    # Imported once the settings are known to be right: a typo need not wait for the machinery to load.
+    from paceline.server.serve import serve
+
+    ctx.exit(serve(model, settings))

@@ -1,0 +1,156 @@
+"""Which settings does `paceline serve` take?
+
+The fields of `ServeSettings` are the table: name, type, default, bounds and help stand once, here.
+`SETTINGS` is the same table as data, for the flags, the TOML reader, the environment and the reference page.
+`None` means: Paceline chooses, by measuring.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType, NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from paceline.config.setting import Setting, Value
+
+NonFinite = Literal["error", "null", "string"]
+V1Dialect = Literal["merged", "tfs"]
+
+DEFAULT_ORIGIN = "default"
+
+_T = TypeVar("_T")
+_DAY_MS = 24 * 60 * 60 * 1000
+
+
+def _setting(default: _T, help: str, **rule: Any) -> _T:
+    # Typed as its default, as dataclasses.field is, so that a wrong default is mypy's to find.
+    value: _T = field(default=default, metadata={"help": help, **rule})
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value together with the place that it came from."""
+
+    value: Value
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Every setting of a server, checked; `origin(name)` says where a value came from."""
+
+    host: str = _setting(
+        "127.0.0.1",
+        "address to listen on; 0.0.0.0 inside a container",
+        pattern=r"[0-9A-Za-z.:_%\[\]-]+",
+        pattern_help="a host name or an IP address",
+    )
+    port: int = _setting(8080, "port to listen on; 0 takes any free one", minimum=0, maximum=65535)
+    name: str | None = _setting(
+        None,
+        "the model's name; the file's name when not set",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+        pattern_help="letters, digits, '.', '_' and '-', at most 128",
+    )
+    server_name: str = _setting(
+        "paceline",
+        "name in the Server header and in the server's metadata",
+        pattern=r"[!-~]{1,100}",
+        pattern_help="visible ASCII, at most 100 characters",
+    )
+
+    max_batch_size: int | None = _setting(
+        None, "most rows that run together", minimum=1, maximum=65536, per_model=True
+    )
+    instances: int | None = _setting(
+        None, "loaded copies of the model", minimum=1, maximum=1024, per_model=True
+    )
+    threads: int | None = _setting(
+        None, "threads that one instance computes with", minimum=1, maximum=1024, per_model=True
+    )
+    examples: Path | None = _setting(
+        None, "file of example requests, to warm up and to measure with", per_model=True
+    )
+    nonfinite: NonFinite = _setting(
+        "error", "what becomes of NaN and infinity in a JSON answer", per_model=True
+    )
+    warmup_s: float = _setting(0.6, "seconds to spend on measuring before ready", minimum=0, maximum=3600)
+
+    timeout_ms: int = _setting(30_000, "deadline of a request that names none", minimum=1, maximum=_DAY_MS)
+    header_timeout_ms: int = _setting(
+        10_000, "longest wait for a request's headers", minimum=1, maximum=_DAY_MS
+    )
+    body_timeout_ms: int = _setting(30_000, "longest wait for a request's body", minimum=1, maximum=_DAY_MS)
+    write_timeout_ms: int = _setting(
+        30_000, "longest wait for a client that does not read its answer", minimum=1, maximum=_DAY_MS
+    )
+    keep_alive_ms: int = _setting(
+        75_000, "how long an idle connection stays open", minimum=0, maximum=_DAY_MS
+    )
+
+    max_body_mb: int = _setting(
+        64, "largest request body in MiB, also once decompressed", minimum=1, maximum=65536
+    )
+    max_url_kb: int = _setting(8, "longest request target in KiB", minimum=1, maximum=1024)
+    max_headers_kb: int = _setting(32, "largest sum of a request's headers in KiB", minimum=1, maximum=1024)
+    max_headers: int = _setting(100, "most headers in a request", minimum=1, maximum=10_000)
+    json_depth: int = _setting(64, "deepest nesting of a JSON body", minimum=1, maximum=512)
+    max_connections: int = _setting(10_000, "most open connections", minimum=1, maximum=1_000_000)
+    max_queue_requests: int = _setting(4096, "most requests that wait", minimum=1, maximum=10_000_000)
+    max_queue_mb: int = _setting(256, "most MiB of inputs that wait", minimum=1, maximum=1_048_576)
+
+    lame_duck_ms: int = _setting(
+        0, "after SIGTERM: how long to answer 'not ready' and yet accept", minimum=0, maximum=_DAY_MS
+    )
+    grace_ms: int = _setting(
+        10_000, "after SIGTERM: how long requests under way may take", minimum=0, maximum=_DAY_MS
+    )
+    access_log: bool = _setting(False, "write one JSON line for each request to stderr")
+    debug: bool = _setting(False, "show tracebacks, and the model's own error messages to clients")
+    v1_dialect: V1Dialect = _setting(
+        "merged", "/v1 answers as TensorFlow Serving alone, or merged with KServe's"
+    )
+
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    models: Mapping[str, Mapping[str, Found]] = field(default_factory=dict, repr=False)
+
+    def origin(self, name: str) -> str:
+        """Say where a value came from: `default`, `paceline.toml:3`, `env PORT`, `flag --port`."""
+        return self.origins.get(name, DEFAULT_ORIGIN)
+
+    def for_model(self, name: str) -> "ServeSettings":
+        """Return one model's settings: [models.NAME] wins over [serve], not over a flag or a variable."""
+        overrides = {
+            key: found
+            for key, found in self.models.get(name, {}).items()
+            if not self.origin(key).startswith(("flag ", "env "))
+        }
+        if not overrides:
+            return self
+        changed: dict[str, Any] = {key: found.value for key, found in overrides.items()}
+        origins = {**self.origins, **{key: found.origin for key, found in overrides.items()}}
+        return replace(self, **changed, origins=origins)
+
+
+def _table() -> dict[str, Setting]:
+    hints = get_type_hints(ServeSettings)
+    table = {}
+    for each in fields(ServeSettings):
+        if "help" not in each.metadata:
+            continue
+        default: Any = each.default
+        kinds = [kind for kind in get_args(hints[each.name]) or (hints[each.name],) if kind is not NoneType]
+        is_choice = get_origin(hints[each.name]) is Literal
+        table[each.name] = Setting(
+            name=each.name,
+            type=str if is_choice else kinds[0],
+            default=default,
+            optional=default is None,
+            choices=tuple(kinds) if is_choice else (),
+            **each.metadata,
+        )
+    return table
+
+
+SETTINGS: Mapping[str, Setting] = MappingProxyType(_table())

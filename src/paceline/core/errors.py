@@ -1,0 +1,201 @@
+"""What can go wrong, ordered by who must act.
+
+PacelineError
+|- InvalidRequest       the client changes the request
+|  |- DecodeError           the body is not what its content type says
+|  |- SignatureMismatch     inputs do not fit the model's signature
+|  `- RequestTooLarge       over a configured limit
+|- ModelNotFound        the client or the operator: no such model or version
+|- ModelNotReady        the client retries: loading or draining
+|- Overloaded           the client retries after `retry_after_s`
+|- DeadlineExceeded     too late: the answer is worth nothing any more
+|- Cancelled            the client left
+|- ModelFailed          the model's author
+|- InstanceLost         the client retries: the instance died
+|- ConfigError          the operator, at start
+|- RuntimeUnavailable   the operator installs an extra
+|- ModelLoadError       the operator: the model file is missing, corrupt or unsupported
+|- AddressUnavailable   the operator: the port is taken or not permitted
+`- InternalError        us
+
+No HTTP or gRPC number is known here: only `server/` translates `code` to the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Detail(NamedTuple):
+    """One place in the request and what is wrong there, such as `inputs[0].data[3]`."""
+
+    path: str
+    message: str
+
+
+class PacelineError(Exception):
+    """Base of every error Paceline raises.
+
+    Args:
+        message: what, where: expected, got.
+        hint: what to do about it, shown on its own line.
+        model: name of the model concerned.
+    """
+
+    code = "internal"
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str | None = None, model: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.model = model
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequest(PacelineError):
+    """The request can never succeed as it is."""
+
+    code = "invalid_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Sequence[Detail] = (),
+        hint: str | None = None,
+        model: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, model=model)
+        self.details = tuple(details)
+
+
+class DecodeError(InvalidRequest):
+    """The body cannot be read."""
+
+    code = "decode_error"
+
+
+class SignatureMismatch(InvalidRequest):
+    """The inputs do not fit the model's signature."""
+
+    code = "signature_mismatch"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The request is over a configured limit."""
+
+    code = "request_too_large"
+
+
+class ModelNotFound(PacelineError):
+    """No model, version or label of that name is served."""
+
+    code = "model_not_found"
+
+
+class ModelNotReady(PacelineError):
+    """The model is loading, warming up or draining."""
+
+    code = "model_not_ready"
+    retryable = True
+
+
+class Overloaded(PacelineError):
+    """Refused at once, because it could not be answered inside its deadline or a bound is reached.
+
+    Args:
+        reason: `queue_full`, `queue_bytes` or `deadline_unreachable`.
+        retry_after_s: predicted seconds until the queue has drained.
+    """
+
+    code = "overloaded"
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "queue_full",
+        retry_after_s: float = 1.0,
+        model: str | None = None,
+    ) -> None:
+        super().__init__(message, model=model)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(PacelineError):
+    """The deadline passed before the answer, or certainly would."""
+
+    code = "deadline_exceeded"
+
+
+class Cancelled(PacelineError):
+    """The client left."""
+
+    code = "cancelled"
+
+
+class ModelFailed(PacelineError):
+    """The model raised, or its answer is unusable.
+
+    Args:
+        code: `model_failed`, `bad_model_output` or `nonfinite_output`.
+        detail: the model's own words, shown to clients in debug mode only.
+    """
+
+    code = "model_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "model_failed",
+        detail: str | None = None,
+        hint: str | None = None,
+        model: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, model=model)
+        self.code = code
+        self.detail = detail
+
+
+class InstanceLost(PacelineError):
+    """The instance died while it held the request."""
+
+    code = "instance_lost"
+    retryable = True
+
+
+class ConfigError(PacelineError):
+    """A setting is unknown, malformed or contradictory."""
+
+    code = "config_error"
+
+
+class RuntimeUnavailable(PacelineError):
+    """No installed runtime reads this model."""
+
+    code = "runtime_unavailable"
+
+
+class ModelLoadError(PacelineError):
+    """The model is missing, corrupt or unsupported."""
+
+    code = "model_load_error"
+
+
+class AddressUnavailable(PacelineError):
+    """The address cannot be bound."""
+
+    code = "address_unavailable"
+
+
+class InternalError(PacelineError):
+    """A defect in Paceline."""
+
+    code = "internal"

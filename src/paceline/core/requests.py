@@ -1,0 +1,109 @@
+"""One client call on its way through the server.
+
+A request is created by a protocol, queued and batched by the scheduler, run by the engine, and ends exactly
+once: with outputs, or with an error. The object is mutable and slotted because one is made for every call.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Hashable
+
+from paceline.core.errors import PacelineError
+from paceline.core.tensors import Tensors
+
+
+class State(enum.IntEnum):
+    """Where a request is in its life. It only moves forward.
+
+    RUNNING covers what has left the queue: in a batch, waiting for a re-run after a failed batch, or cut into parts.
+    """
+
+    NEW = 0
+    QUEUED = 1
+    RUNNING = 2
+    DONE = 3
+
+
+NEW, QUEUED, RUNNING, DONE = State.NEW, State.QUEUED, State.RUNNING, State.DONE
+
+
+class InferRequest:
+    """Inputs of shape [rows, ...] with a deadline, and later the outputs or the error.
+
+    Attributes:
+        inputs: arrays in the order of the signature's inputs.
+        rows: items along axis 0; 1 for a model without batch dimension.
+        group: only requests with equal groups share a batch.
+        deadline: absolute monotonic seconds.
+        on_done: called exactly once, with this request, when `outputs` or `error` is set.
+        sequence: order of arrival at the scheduler.
+        offset: its first row in the batch.
+        queue_s, service_s, batch_rows: what happened to it, for the response headers and the metrics.
+    """
+
+    __slots__ = (
+        "arrived",
+        "batch_rows",
+        "bytes",
+        "deadline",
+        "error",
+        "group",
+        "inputs",
+        "offset",
+        "on_done",
+        "outputs",
+        "parent",
+        "parts",
+        "queue_s",
+        "rows",
+        "sequence",
+        "service_s",
+        "state",
+    )
+
+    def __init__(
+        self,
+        inputs: Tensors,
+        *,
+        rows: int,
+        deadline: float,
+        on_done: Callable[[InferRequest], None],
+        group: Hashable = None,
+        size_bytes: int = 0,
+    ) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.group = group
+        self.bytes = size_bytes
+        self.deadline = deadline
+        self.on_done = on_done
+        self.outputs: Tensors | None = None
+        self.error: PacelineError | None = None
+        self.state = NEW
+        self.arrived = 0.0
+        self.sequence = 0
+        self.offset = 0
+        self.queue_s = 0.0
+        self.service_s = 0.0
+        self.batch_rows = 0
+        self.parent: InferRequest | None = None
+        self.parts: list[InferRequest] | None = None
+
+    def split(self, max_rows: int) -> list[InferRequest]:
+        """Cut into parts of at most `max_rows` rows, remembered in `parts` so that they can be joined again."""
+        parts = []
+        for start in range(0, self.rows, max_rows):
+            stop = min(start + max_rows, self.rows)
+            part = InferRequest(
+                tuple(array[start:stop] for array in self.inputs),
+                rows=stop - start,
+                deadline=self.deadline,
+                on_done=self.on_done,
+                group=self.group,
+                size_bytes=self.bytes * (stop - start) // self.rows,
+            )
+            part.parent = self
+            parts.append(part)
+        self.parts = parts
+        return parts

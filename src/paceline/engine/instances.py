@@ -1,0 +1,37 @@
+"""A thread per instance: runs the batches it is handed, and says when each is done.
+
+Short batches never come here: they run on the event loop itself, for waking a thread and being woken by it
+costs more than they take.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+
+class InstanceThread:
+    """Runs jobs one after the other.
+
+    Daemonic on purpose: a model that hangs in native code cannot be interrupted, and must not keep the process
+    from exiting after its grace time.
+    """
+
+    def __init__(self, name: str) -> None:
+        # Bounded by construction: the scheduler gives an instance one batch at a time.
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Run `job` on the thread. It must not raise."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Let the thread end after the job it may have."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

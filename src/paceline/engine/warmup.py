@@ -1,0 +1,342 @@
+"""Which settings does this model want on this machine? Measured before it is ready, never guessed.
+
+Rules:
+- Rows are taken as independent only after the model gave the same answers for rows together and apart.
+- Service times are measured at 1, 2, 4, ... rows; the largest batch is the smallest size within a few per cent of the
+  best rows per second, the hand-over to a thread counted in.
+- A model whose batches are shorter than a few hand-overs runs on the event loop: one instance, one thread.
+- Any other is measured in several splits of the cores into instances x threads; the one with the shortest single
+  run among those near the best rows per second is taken.
+- All of it ends within the budget; what was not measured is not claimed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from paceline.core.errors import InvalidRequest, ModelFailed, PacelineError
+from paceline.core.tensors import Array, Signature, Tensors, TensorSpec
+from paceline.engine import examples
+from paceline.engine.instances import InstanceThread
+from paceline.runtimes.base import Instance, LoadedModel
+
+_MOST_ROWS = 256
+_LONG_BATCH_S = 0.1
+_NEAR_BEST = 0.97
+_SPLIT_NEAR_BEST = 0.9
+_CLEARLY_SHORTER = 0.85
+_TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the operator fixed; None leaves it to the measurement."""
+
+    max_batch_rows: int | None = None
+    instances: int | None = None
+    threads: int | None = None
+    budget_s: float = 0.6
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to serve, and why it is set up as it is.
+
+    Attributes:
+        signature: the file's, with `batched` as found and shapes filled in.
+        profile: measured (rows, seconds), ascending.
+        inline_limit_s: batches predicted to be shorter run on the event loop.
+        example: one valid row (or one valid input, unbatched).
+        reasons: setting -> why it has its value, for people.
+    """
+
+    signature: Signature
+    instances: list[Instance]
+    threads: int
+    max_batch_rows: int
+    profile: list[tuple[int, float]]
+    inline_limit_s: float
+    example: Tensors
+    empty_outputs: Tensors
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(loaded: LoadedModel, cores: int, wishes: Wishes, given: Tensors | None = None) -> Prepared:
+    """Warm a model up and choose its settings. Blocks; call it on a thread.
+
+    Args:
+        cores: whole cores that this process may use.
+        given: example inputs of the user, shape [rows, ...].
+    Raises:
+        ModelFailed: no input could be found that the model accepts.
+    """
+    return _Warmup(loaded, cores, wishes).run(given)
+
+
+class _Warmup:
+    def __init__(self, loaded: LoadedModel, cores: int, wishes: Wishes) -> None:
+        self._loaded = loaded
+        self._cores = cores
+        self._wishes = wishes
+        self._until = time.monotonic() + wishes.budget_s
+        self._reasons: dict[str, str] = {}
+        self._handover_s = _handover_s()
+        self._inline_limit_s = min(max(4 * self._handover_s, 250e-6), 500e-6)
+
+    def run(self, given: Tensors | None) -> Prepared:
+        """All of it, in order."""
+        single = self._loaded.instances(1, 1)[0]
+        signature, sample, outputs = self._understand(single, given)
+        most = self._most_rows(signature)
+        profile = self._profile(single, sample, signature, most)
+        max_rows = self._choose_rows(profile, most)
+        count, threads = self._choose_split(signature, sample, profile, max_rows)
+        instances = self._loaded.instances(count, threads)
+        if threads > 1:
+            profile = self._profile(instances[0], sample, signature, max_rows)
+        return Prepared(
+            signature=signature,
+            instances=instances,
+            threads=threads,
+            max_batch_rows=max_rows,
+            profile=[(rows, seconds) for rows, seconds in profile if rows <= max_rows],
+            inline_limit_s=self._inline_limit_s,
+            example=tuple(array[:1] for array in sample) if signature.batched else sample,
+            empty_outputs=tuple(output[:0] for output in outputs),
+            reasons=self._reasons,
+        )
+
+    # -- what kind of model is it? ----------------------------------------------------------------------------
+
+    def _understand(self, instance: Instance, given: Tensors | None) -> tuple[Signature, Tensors, Tensors]:
+        signature = self._loaded.signature
+        sample, outputs = self._first_run(instance, signature, given)
+        batched = signature.batched and self._rows_are_independent(instance, sample, signature)
+        if not signature.batched:
+            self._reasons["batching"] = "off: the model has no batch dimension"
+        labels = getattr(instance, "labels", None)
+        columns = labels(sample) if labels is not None else [()] * len(outputs)
+        specs = tuple(
+            _seen(spec, output, batched, names)
+            for spec, output, names in zip(signature.outputs, outputs, columns, strict=True)
+        )
+        return replace(signature, outputs=specs, batched=batched), sample, outputs
+
+    def _first_run(
+        self, instance: Instance, signature: Signature, given: Tensors | None
+    ) -> tuple[Tensors, Tensors]:
+        rows = 3 if signature.batched and signature.inputs[0].shape[0] == -1 else 1
+        candidates = [given] if given is not None else examples.synthetic(signature, rows)
+        problem: PacelineError | None = None
+        for sample in candidates:
+            try:
+                return sample, instance.run(sample)
+            except (ModelFailed, InvalidRequest) as error:
+                problem = error
+        said = getattr(problem, "detail", None) or problem
+        raise ModelFailed(
+            f"warm-up failed: the model accepted none of the inputs tried: {said}",
+            hint="pass --examples FILE with inputs that it accepts",
+        )
+
+    def _rows_are_independent(self, instance: Instance, sample: Tensors, signature: Signature) -> bool:
+        if signature.inputs[0].shape[0] == 1:
+            self._reasons["batching"] = "one row at a time: the batch dimension is fixed at 1"
+            return True
+        try:
+            together = instance.run(examples.repeated(sample, 3))
+            apart = [
+                instance.run(tuple(a[i : i + 1] for a in examples.repeated(sample, 3))) for i in range(3)
+            ]
+        except ModelFailed as error:
+            self._reasons["batching"] = f"off: rows do not run together ({error.detail})"
+            return False
+        for spec, output, pieces in zip(signature.outputs, together, zip(*apart, strict=True), strict=True):
+            if output.ndim == 0 or output.shape[0] != 3 or any(piece.shape[:1] != (1,) for piece in pieces):
+                self._reasons["batching"] = f"off: output '{spec.name}' has no batch dimension"
+                return False
+            if not _equal(output, np.concatenate(pieces)):
+                self._reasons["batching"] = f"off: rows influence one another in output '{spec.name}'"
+                return False
+        self._reasons["batching"] = "on: rows together and apart give the same answers"
+        return True
+
+    # -- how large may a batch be? ----------------------------------------------------------------------------
+
+    def _most_rows(self, signature: Signature) -> int:
+        if not signature.batched or signature.inputs[0].shape[0] == 1:
+            return 1
+        return self._wishes.max_batch_rows or _MOST_ROWS
+
+    def _profile(
+        self, instance: Instance, sample: Tensors, signature: Signature, most: int
+    ) -> list[tuple[int, float]]:
+        profile: list[tuple[int, float]] = []
+        rows = 1
+        while True:
+            inputs = examples.repeated(sample, rows) if signature.batched else sample
+            seconds = _median_run_s(partial(instance.run, inputs), self._until)
+            profile.append((rows, seconds))
+            # The next size takes about twice as long, three times; it must fit, except where the user fixed the size.
+            if rows >= most or seconds > _LONG_BATCH_S or time.monotonic() + 6 * seconds > self._until:
+                return profile
+            rows = min(2 * rows, most)
+
+    def _choose_rows(self, profile: list[tuple[int, float]], most: int) -> int:
+        if self._wishes.max_batch_rows and most > 1:
+            self._reasons["max_batch_size"] = "as configured"
+            return most
+        if most == 1:
+            self._reasons["max_batch_size"] = "the model takes one row"
+            return 1
+        rates = [(rows, rows / (seconds + self._handover_s)) for rows, seconds in profile]
+        best = max(rate for _, rate in rates)
+        rows, rate = next((rows, rate) for rows, rate in rates if rate >= _NEAR_BEST * best)
+        self._reasons["max_batch_size"] = (
+            f"measured: {_per_s(rate)} rows/s a core, larger batches gain nothing"
+        )
+        if rows == profile[-1][0]:
+            self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core; larger was not tried"
+        return rows
+
+    # -- how are the cores split? -----------------------------------------------------------------------------
+
+    def _choose_split(
+        self, signature: Signature, sample: Tensors, profile: list[tuple[int, float]], max_rows: int
+    ) -> tuple[int, int]:
+        wishes = self._wishes
+        if wishes.instances or wishes.threads:
+            threads = wishes.threads or max(1, self._cores // (wishes.instances or 1))
+            count = wishes.instances or max(1, self._cores // threads)
+            self._reasons["instances"] = self._reasons["threads"] = "as configured"
+            if count * threads > self._cores:
+                self._reasons["threads"] = (
+                    f"as configured: {count} x {threads} is more than the {self._cores} cores"
+                )
+            return count, threads
+        longest = dict(profile).get(max_rows, profile[-1][1])
+        if self._cores == 1:
+            return self._because(1, 1, "one core")
+        if longest <= self._inline_limit_s:
+            return self._because(1, 1, f"a batch takes {longest * 1e6:.0f} us: it runs on the event loop")
+        return self._measure_splits(signature, sample, max_rows, profile[0][1])
+
+    def _measure_splits(
+        self, signature: Signature, sample: Tensors, max_rows: int, single_s: float
+    ) -> tuple[int, int]:
+        one = examples.repeated(sample, 1) if signature.batched else sample
+        full = examples.repeated(sample, max_rows) if signature.batched else sample
+        # At least this long, whatever the budget: the choice matters more than a tenth of a second.
+        until = max(self._until, time.monotonic() + 0.25)
+        measured: list[tuple[float, float, int, int]] = []
+        for threads in _divisors(self._cores):
+            count = self._cores // threads
+            if measured and time.monotonic() > until:
+                break
+            instances = self._loaded.instances(count, threads)
+            latency_s = single_s if threads == 1 else _median_run_s(partial(instances[0].run, one), until)
+            rate = max_rows * _concurrent_rate(instances, full, until)
+            measured.append((rate, latency_s, count, threads))
+        best = max(rate for rate, *_ in measured)
+        near = [split for split in measured if split[0] >= _SPLIT_NEAR_BEST * best]
+        rate, latency_s, count, threads = near[0]
+        for other in near[1:]:
+            if other[1] < _CLEARLY_SHORTER * latency_s:
+                rate, latency_s, count, threads = other
+        others = ", ".join(
+            f"{c} x {t}: {_per_s(r)} rows/s, {s * 1e3:.2f} ms alone"
+            for r, s, c, t in measured
+            if (c, t) != (count, threads)
+        )
+        why = f"measured: {_per_s(rate)} rows/s, {latency_s * 1e3:.2f} ms alone"
+        return self._because(count, threads, f"{why} ({others})" if others else why)
+
+    def _because(self, count: int, threads: int, why: str) -> tuple[int, int]:
+        self._reasons["instances"] = why
+        self._reasons["threads"] = f"{count} x {threads} <= {self._cores} cores"
+        return count, threads
+
+
+def _seen(spec: TensorSpec, output: Array, batched: bool, labels: tuple[str, ...]) -> TensorSpec:
+    """The spec with the rank and sizes seen, where the file leaves them open."""
+    if len(spec.shape) != output.ndim:
+        spec = replace(spec, shape=(-1,) * output.ndim)
+    if labels:
+        first = -1 if batched else output.shape[0]
+        spec = replace(spec, shape=(first, *output.shape[1:]), labels=labels)
+    return spec
+
+
+def _equal(one: Array, other: Array) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.dtype.kind == "f":
+        return bool(np.allclose(one, other, equal_nan=True, **_TOLERANCE))
+    return bool(np.array_equal(one, other))
+
+
+def _median_run_s(run: Callable[[], Tensors], until: float) -> float:
+    """Median of up to seven runs after an untimed one; of three at least, if a run is short."""
+    run()
+    times: list[float] = []
+    while len(times) < 7:
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+        if time.monotonic() > until and (len(times) >= 3 or times[-1] > _LONG_BATCH_S):
+            break
+    return sorted(times)[len(times) // 2]
+
+
+def _concurrent_rate(instances: list[Instance], inputs: Tensors, until: float) -> float:
+    """Batches per second of all instances at once."""
+    runs = 3
+    barrier = threading.Barrier(len(instances) + 1)
+
+    def work(instance: Instance) -> None:
+        instance.run(inputs)
+        barrier.wait()
+        for _ in range(runs):
+            instance.run(inputs)
+
+    threads = [threading.Thread(target=work, args=(instance,), daemon=True) for instance in instances]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return runs * len(instances) / (time.perf_counter() - started)
+
+
+def _handover_s() -> float:
+    """Median seconds to wake a thread and be woken by it."""
+    thread = InstanceThread("handover")
+    times = []
+    for _ in range(20):
+        done = threading.Event()
+        started = time.perf_counter()
+        thread.run(done.set)
+        done.wait()
+        times.append(time.perf_counter() - started)
+    thread.stop()
+    return sorted(times)[len(times) // 2]
+
+
+def _divisors(cores: int) -> list[int]:
+    """Threads per instance worth trying: 1, 2, 4, ... and all cores."""
+    powers = [1 << exponent for exponent in range(cores.bit_length()) if 1 << exponent <= cores]
+    return powers if powers[-1] == cores else [*powers, cores]
+
+
+def _per_s(rate: float) -> str:
+    return f"{rate / 1000:.1f}k" if rate >= 1000 else f"{rate:.0f}"
+
+
+__all__ = ["Prepared", "Wishes", "prepare"]

@@ -1,0 +1,197 @@
+"""ONNX Runtime, on the processor, in this process.
+
+Rules:
+- The thread pools are set explicitly: ONNX Runtime reads neither OMP_NUM_THREADS nor a container's quota.
+- Threads do not spin while they wait for work: they share the cores with the event loop.
+- Instances of one thread share a session, for the calling thread does all the work and `run` is re-entrant.
+  Instances of several threads have a session each, with its own pool.
+- Sequences and maps, which classical models put out, become tensors with one labelled column per key.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from paceline.core.errors import InvalidRequest, ModelFailed, ModelLoadError
+from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
+from paceline.runtimes.base import Instance
+
+_TYPES = {
+    "tensor(bool)": DataType.BOOL,
+    "tensor(uint8)": DataType.UINT8,
+    "tensor(uint16)": DataType.UINT16,
+    "tensor(uint32)": DataType.UINT32,
+    "tensor(uint64)": DataType.UINT64,
+    "tensor(int8)": DataType.INT8,
+    "tensor(int16)": DataType.INT16,
+    "tensor(int32)": DataType.INT32,
+    "tensor(int64)": DataType.INT64,
+    "tensor(float16)": DataType.FP16,
+    "tensor(float)": DataType.FP32,
+    "tensor(double)": DataType.FP64,
+    "tensor(bfloat16)": DataType.BF16,
+    "tensor(string)": DataType.BYTES,
+}
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+_ERRORS_ONLY = 3
+
+
+class OnnxModel:
+    """An ONNX file, with a session that all single-threaded instances share."""
+
+    platform = "onnxruntime_onnx"
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ModelLoadError(f"{path}: no such model file")
+        self._path = path
+        self._session = self._open(threads=1)
+        inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
+        outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
+        self.signature = Signature(inputs, outputs, batched=_looks_batched(inputs, outputs))
+
+    def instances(self, count: int, threads: int) -> list[Instance]:
+        """Make `count` instances of `threads` threads each."""
+        if threads == 1:
+            return [OnnxInstance(self._session, self.signature)] * count
+        return [OnnxInstance(self._open(threads), self.signature) for _ in range(count)]
+
+    def _open(self, threads: int) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise ModelLoadError(
+                f"{self._path}: cannot be loaded: {_first_line(error)}",
+                hint="check the file with onnx.checker, or export it again",
+            ) from error
+
+
+class OnnxInstance:
+    """Runs batches in a session."""
+
+    def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
+        self._session = session
+        self._names = [spec.name for spec in signature.inputs]
+        self._output_names = [node.name for node in session.get_outputs()]
+        self._outputs = signature.outputs
+        self._text = [index for index, spec in enumerate(signature.inputs) if spec.datatype is DataType.BYTES]
+        specs = signature.inputs + signature.outputs
+        self._has_bf16 = any(spec.datatype is DataType.BF16 for spec in specs)
+        self._plain = all(node.type.startswith("tensor(") for node in session.get_outputs())
+        self._inputs = signature.inputs
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Run one batch; see `Instance.run`."""
+        if self._text:
+            inputs = tuple(_text(a) if index in self._text else a for index, a in enumerate(inputs))
+        try:
+            if self._has_bf16:
+                return self._run_with_bf16(inputs)
+            # A copy of the list: ONNX Runtime takes the names, and rewrites an empty list in place.
+            results = self._session.run(self._output_names, dict(zip(self._names, inputs, strict=True)))
+        except Exception as error:  # see OnnxModel._open
+            raise ModelFailed("the model raised an error", detail=_first_line(error)) from error
+        if self._plain:
+            return tuple(results)
+        return tuple(_as_tensor(result, spec) for result, spec in zip(results, self._outputs, strict=True))
+
+    def labels(self, inputs: Tensors) -> list[tuple[str, ...]]:
+        """Column names of every output, found by running `inputs`; empty for outputs that are tensors."""
+        if self._has_bf16 or self._plain:
+            return [()] * len(self._output_names)
+        feed = dict(zip(self._names, inputs, strict=True))
+        return [_labels(result) for result in self._session.run(self._output_names, feed)]
+
+    def _run_with_bf16(self, inputs: Tensors) -> Tensors:
+        feed = {
+            spec.name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
+            if spec.datatype is DataType.BF16
+            else ort.OrtValue.ortvalue_from_numpy(array)
+            for spec, array in zip(self._inputs, inputs, strict=True)
+        }
+        results = self._session.run_with_ort_values(self._output_names, feed)
+        return tuple(
+            _bf16_bits(result) if spec.datatype is DataType.BF16 else result.numpy()
+            for spec, result in zip(self._outputs, results, strict=True)
+        )
+
+
+def _spec(node: Any, path: Path) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape or ())
+    if node.type in _TYPES:
+        return TensorSpec(node.name, _TYPES[node.type], shape)
+    if node.type.startswith("seq(map(") or node.type.startswith("map("):
+        return TensorSpec(node.name, _value_type(node.type), (-1, -1))
+    if node.type.startswith("seq(tensor("):
+        return TensorSpec(node.name, _TYPES[node.type[4:-1]], (-1,))
+    raise ModelLoadError(f"{path}: '{node.name}' has type {node.type}, which cannot be served")
+
+
+def _value_type(map_type: str) -> DataType:
+    inner = map_type[map_type.rindex("tensor(") :].rstrip(")") + ")"
+    return _TYPES[inner]
+
+
+def _looks_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """True when axis 0 of everything is open, or 1 everywhere."""
+    first = [spec.shape[0] if spec.shape else None for spec in inputs]
+    rest = [spec.shape[0] if spec.shape else -1 for spec in outputs]  # no shape at all: unknown, not scalar
+    return bool(first) and (all(s == -1 for s in first) or all(s == 1 for s in (*first, *rest)))
+
+
+def _text(array: Array) -> Array:
+    """ONNX Runtime takes `str`; binary clients send `bytes`."""
+    try:
+        flat = [item if isinstance(item, str) else item.decode() for item in array.ravel().tolist()]
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"a BYTES element is not valid UTF-8: {error}") from error
+    return np.array(flat, dtype=object).reshape(array.shape)
+
+
+def _as_tensor(result: Any, spec: TensorSpec) -> Array:
+    if isinstance(result, np.ndarray):
+        return result
+    if isinstance(result, dict):
+        result = [result]
+    if result and isinstance(result[0], dict):
+        keys = sorted(result[0])
+        return np.array([[row[key] for key in keys] for row in result], dtype=spec.datatype.dtype)
+    try:
+        return np.stack([np.asarray(item) for item in result])
+    except ValueError as error:
+        raise ModelFailed(
+            "the model put out a sequence of tensors of different shapes",
+            code="bad_model_output",
+            detail=str(error),
+        ) from error
+
+
+def _labels(result: Any) -> tuple[str, ...]:
+    if isinstance(result, dict):
+        result = [result]
+    if isinstance(result, list) and result and isinstance(result[0], dict):
+        return tuple(str(key) for key in sorted(result[0]))
+    return ()
+
+
+def _bf16_bits(value: ort.OrtValue) -> Array:
+    shape = value.shape()
+    size_bytes = 2 * int(np.prod(shape, dtype=np.int64))
+    raw = ctypes.string_at(value.data_ptr(), size_bytes)
+    return np.frombuffer(raw, dtype=DataType.BF16.dtype).reshape(shape)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__

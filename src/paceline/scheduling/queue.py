@@ -1,0 +1,91 @@
+"""What waits, and in which order?
+
+Rules:
+- Earliest deadline first; first come, first served where deadlines are equal.
+- Only requests of one group share a batch; the group whose head is most urgent goes first.
+- Requests, rows and bytes are counted, so that each can have a bound.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Hashable, Iterator
+
+from paceline.core.requests import InferRequest
+
+
+def _deadline(request: InferRequest) -> float:
+    return request.deadline
+
+
+class DeadlineQueue:
+    """Requests in groups, each sorted by deadline.
+
+    Clients nearly always send the same timeout, so a newcomer goes to the end: appending is the fast path.
+    """
+
+    __slots__ = ("_groups", "bytes", "requests", "rows")
+
+    def __init__(self) -> None:
+        self._groups: dict[Hashable, deque[InferRequest]] = {}
+        self.requests = 0
+        self.rows = 0
+        self.bytes = 0
+
+    def push(self, request: InferRequest) -> None:
+        """Add a request behind all those whose deadline is not later."""
+        group = self._groups.get(request.group)
+        if group is None:
+            self._groups[request.group] = deque((request,))
+        elif request.deadline >= group[-1].deadline:
+            group.append(request)
+        else:
+            group.insert(bisect_right(group, request.deadline, key=_deadline), request)
+        self.requests += 1
+        self.rows += request.rows
+        self.bytes += request.bytes
+
+    def remove(self, request: InferRequest) -> None:
+        """Take a request out from wherever it stands."""
+        group = self._groups[request.group]
+        group.remove(request)
+        self._forget(request, group)
+
+    def pop(self, group: deque[InferRequest]) -> InferRequest:
+        """Take the head of `group`."""
+        request = group.popleft()
+        self._forget(request, group)
+        return request
+
+    def most_urgent(self) -> deque[InferRequest] | None:
+        """The group to serve next, sorted by deadline; None when nothing waits."""
+        groups = self._groups
+        if not groups:
+            return None
+        if len(groups) == 1:
+            return next(iter(groups.values()))
+        return min(groups.values(), key=lambda group: (group[0].deadline, group[0].sequence))
+
+    def earliest_deadline(self) -> float:
+        """Absolute seconds; infinity when nothing waits."""
+        return min((group[0].deadline for group in self._groups.values()), default=float("inf"))
+
+    def expired(self, now: float) -> list[InferRequest]:
+        """Take out every request whose deadline is not after `now`."""
+        late = []
+        for group in list(self._groups.values()):
+            while group and group[0].deadline <= now:
+                late.append(self.pop(group))
+        return late
+
+    def __iter__(self) -> Iterator[InferRequest]:
+        for group in self._groups.values():
+            yield from group
+
+    def _forget(self, request: InferRequest, group: deque[InferRequest]) -> None:
+        if not group:
+            del self._groups[request.group]
+        self.requests -= 1
+        self.rows -= request.rows
+        self.bytes -= request.bytes

@@ -1,0 +1,321 @@
+"""Which requests run together, when, and which are refused?
+
+Events come in as method calls with the time; decisions go out as return values and `Overloaded`.
+
+Rules:
+- Work-conserving: an idle instance with work always gets it; nothing waits for a batch to fill.
+- A batch is closed when an instance is free, never earlier, so it holds all that came in the meantime.
+- Rows are counted, not requests. A request with more rows than a batch may have is cut into parts.
+- Before a batch is formed, heads that it would finish too late are dropped. The batch is never shrunk to save
+  one: with a large fixed cost that lowers the capacity exactly when there is too little of it.
+- A request that would not be answered in time is refused on arrival, while refusing is cheap.
+- Predictions may refuse only as long as they are tested: when the instances have been idle for `PROBE_S`, the
+  next request runs whatever its prediction. A wrong estimate would otherwise keep itself alive.
+- When a batch fails, its halves are run apart until the guilty request stands alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from paceline.core.errors import Overloaded
+from paceline.core.requests import DONE, QUEUED, RUNNING, InferRequest
+from paceline.scheduling.latency import LatencyModel
+from paceline.scheduling.queue import DeadlineQueue
+
+PROBE_S = 0.25
+_NO_TIME = float("inf")
+
+Event = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The bounds that a scheduler keeps.
+
+    Attributes:
+        max_batch_rows: most rows in one batch.
+        instances: how many batches may run at once.
+        max_queue_requests, max_queue_bytes: bounds on what waits.
+    """
+
+    max_batch_rows: int
+    instances: int = 1
+    max_queue_requests: int = 4096
+    max_queue_bytes: int = 256 << 20
+
+
+class Batch:
+    """Requests that run together in one call on one instance.
+
+    Attributes:
+        instance: number of the instance, 0-based.
+        started: when it was closed, in monotonic seconds.
+        expected_end: predicted, for admission.
+    """
+
+    __slots__ = ("expected_end", "instance", "requests", "rows", "started")
+
+    def __init__(self, requests: list[InferRequest], rows: int, instance: int, started: float) -> None:
+        self.requests = requests
+        self.rows = rows
+        self.instance = instance
+        self.started = started
+        self.expected_end = started
+
+
+class Scheduler:
+    """Queue, admission and batch forming for one model.
+
+    Args:
+        policy: the bounds.
+        latency: estimate of the service time; it learns from `finished`.
+        log: where events and decisions are recorded, for replay; None records nothing.
+    """
+
+    def __init__(self, policy: Policy, latency: LatencyModel, *, log: deque[Event] | None = None) -> None:
+        self.policy = policy
+        self.latency = latency
+        self.log = log
+        self._queue = DeadlineQueue()
+        self._idle = list(range(policy.instances))
+        self._running: dict[int, Batch] = {}
+        self._apart: deque[list[InferRequest]] = deque()
+        self._last_end = -_NO_TIME
+        self._sequence = 0
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def arrived(self, request: InferRequest, now: float) -> None:
+        """Admit one request to the queue.
+
+        Args:
+            request: inputs of shape [rows, ...]; rows >= 1.
+            now: monotonic seconds; must not go back.
+        Raises:
+            Overloaded: a bound is reached, or the deadline cannot be met.
+        """
+        if self.log is not None:
+            self.log.append(("arrived", now, request.rows, request.bytes, request.deadline, request.group))
+        self.admit(request.rows, request.bytes, request.deadline, now)
+        self._sequence += 1
+        request.arrived = now
+        request.sequence = self._sequence
+        if request.rows <= self.policy.max_batch_rows:
+            request.state = QUEUED
+            self._queue.push(request)
+            return
+        request.state = RUNNING  # the whole is never in the queue itself
+        for part in request.split(self.policy.max_batch_rows):
+            part.arrived = now
+            part.sequence = self._sequence
+            part.state = QUEUED
+            self._queue.push(part)
+
+    def admit(self, rows: int, size_bytes: int, deadline: float, now: float) -> None:
+        """Check whether a request could be queued now; protocols ask before they parse the body.
+
+        Raises:
+            Overloaded: as for `arrived`.
+        """
+        queue, policy = self._queue, self.policy
+        if queue.requests >= policy.max_queue_requests:
+            raise self._overloaded("Exceeds maximum queue size", "queue_full", now)
+        if queue.bytes + size_bytes > policy.max_queue_bytes and queue.requests:
+            raise self._overloaded("Exceeds maximum queue size in bytes", "queue_bytes", now)
+        # Most requests have seconds of slack: a bound that is certainly too high settles those.
+        most = policy.max_batch_rows
+        if now + (queue.rows + rows + 3 * most) * self.latency.high(most) / most <= deadline:
+            return
+        if self._predicted_end(rows, now) > deadline and not self._must_probe(now):
+            raise self._overloaded("the deadline would pass in the queue", "deadline_unreachable", now)
+
+    def cancelled(self, request: InferRequest, now: float) -> None:
+        """Forget a request whose client left. What already runs goes on, its result is ignored."""
+        if self.log is not None:
+            self.log.append(("cancelled", now, request.sequence))
+        self._end(request)
+
+    def expired(self, now: float) -> list[InferRequest]:
+        """End every request whose deadline is not after `now`, waiting or running."""
+        if self.log is not None:
+            self.log.append(("expired", now))
+        late = self._queue.expired(now)
+        for requests in self._outside_queue():
+            late += [request for request in requests if request.state != DONE and request.deadline <= now]
+        for request in late:
+            request.state = DONE
+        return self._end_all(late)
+
+    def finished(self, batch: Batch, now: float) -> list[InferRequest]:
+        """Take back the instance; the requests of the batch that still want their answer."""
+        if self.log is not None:
+            self.log.append(("finished", now, batch.instance))
+        self._free(batch, now)
+        self.latency.observe(batch.rows, now - batch.started)
+        wanted = [request for request in batch.requests if request.state == RUNNING]
+        for request in wanted:
+            request.state = DONE
+        return wanted
+
+    def failed(self, batch: Batch, now: float) -> list[InferRequest]:
+        """Take back the instance; the one request that is certainly guilty, or none and the halves run apart."""
+        if self.log is not None:
+            self.log.append(("failed", now, batch.instance))
+        self._free(batch, now)
+        suspects = [request for request in batch.requests if request.state == RUNNING]
+        if len(batch.requests) == 1:
+            return self._end_all(suspects)
+        half = (len(suspects) + 1) // 2
+        self._apart.extendleft(requests for requests in (suspects[half:], suspects[:half]) if requests)
+        return []
+
+    # -- decisions --------------------------------------------------------------------------------------------
+
+    def next_batch(self, now: float) -> tuple[Batch | None, list[InferRequest]]:
+        """Close a batch for an idle instance.
+
+        Returns:
+            The batch to run now, or None; and the requests dropped because no batch could finish them in time.
+        Source: batch-aware early drop, Nexus (SOSP 2019), section 4.
+        """
+        dropped: list[InferRequest] = []
+        if not self._idle:
+            return None, dropped
+        while self._apart:
+            requests = [request for request in self._apart.popleft() if request.state == RUNNING]
+            late = [request for request in requests if request.deadline <= now]
+            dropped += self._end_all(late)
+            if late:
+                requests = [request for request in requests if request.state == RUNNING]
+            if requests:
+                return self._start(requests, sum(request.rows for request in requests), now), dropped
+        while (group := self._queue.most_urgent()) is not None:
+            self._drop_late(group, dropped, now)
+            if group:
+                requests, rows = self._take(group)
+                return self._start(requests, rows, now), dropped
+        return None, dropped
+
+    # -- statistics -------------------------------------------------------------------------------------------
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests (or parts of large ones) that wait."""
+        return self._queue.requests + sum(len(requests) for requests in self._apart)
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        return self._queue.rows
+
+    @property
+    def running_batches(self) -> int:
+        """Batches on instances."""
+        return len(self._running)
+
+    @property
+    def has_work(self) -> bool:
+        """True when `next_batch` may have something to do."""
+        return bool(self._idle) and bool(self._queue.requests or self._apart)
+
+    def next_deadline(self) -> float:
+        """The earliest deadline among all that has not ended; infinity when there is none."""
+        earliest = self._queue.earliest_deadline()
+        for requests in self._outside_queue():
+            earliest = min([earliest, *(request.deadline for request in requests if request.state != DONE)])
+        return earliest
+
+    def predicted_drain_s(self, now: float) -> float:
+        """Seconds until all that is queued and running now has run."""
+        batches = -(-self._queue.rows // self.policy.max_batch_rows)
+        work_s = self._residual(now) + batches * self.latency(self.policy.max_batch_rows)
+        return work_s / self.policy.instances
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _outside_queue(self) -> list[list[InferRequest]]:
+        return [*self._apart, *(batch.requests for batch in self._running.values())]
+
+    def _residual(self, now: float) -> float:
+        return sum(max(0.0, batch.expected_end - now) for batch in self._running.values())
+
+    def _predicted_end(self, rows: int, now: float) -> float:
+        most = self.policy.max_batch_rows
+        full, rest = divmod(self._queue.rows, most)
+        wait_s = 0.0
+        if full or not self._idle:
+            wait_s = (self._residual(now) + full * self.latency(most)) / self.policy.instances
+        own = rest + rows
+        extra = -(-own // most) - 1  # further batches that a large request needs for itself
+        return now + wait_s + extra * self.latency(most) + self.latency.high(min(own, most))
+
+    def _must_probe(self, now: float) -> bool:
+        return bool(self._idle) and not self._queue.requests and now - self._last_end >= PROBE_S
+
+    def _overloaded(self, message: str, reason: str, now: float) -> Overloaded:
+        return Overloaded(message, reason=reason, retry_after_s=max(0.001, self.predicted_drain_s(now)))
+
+    def _drop_late(self, group: deque[InferRequest], dropped: list[InferRequest], now: float) -> None:
+        most = self.policy.max_batch_rows
+        if group[0].deadline - now > self.latency.high(most):
+            return
+        probe = now - self._last_end >= PROBE_S
+        rows = sum(request.rows for request in group)
+        while group:
+            head = group[0]
+            end = now + self.latency.high(min(rows, most))
+            if head.deadline > now and (probe or end <= head.deadline):
+                return
+            self._queue.pop(group)
+            head.state = DONE
+            dropped += self._end_all([head])
+            # Ending a part takes its brothers out of the queue too.
+            rows = rows - head.rows if head.parent is None else sum(request.rows for request in group)
+
+    def _take(self, group: deque[InferRequest]) -> tuple[list[InferRequest], int]:
+        most = self.policy.max_batch_rows
+        requests: list[InferRequest] = []
+        rows = 0
+        pop = self._queue.pop
+        while group and rows + group[0].rows <= most:
+            request = pop(group)
+            rows += request.rows
+            requests.append(request)
+        return requests, rows
+
+    def _start(self, requests: list[InferRequest], rows: int, now: float) -> Batch:
+        batch = Batch(requests, rows, self._idle.pop(), now)
+        batch.expected_end = now + self.latency(rows)
+        offset = 0
+        for request in requests:
+            request.state = RUNNING
+            request.offset = offset
+            offset += request.rows
+            request.queue_s = now - request.arrived
+            request.batch_rows = rows
+        self._running[batch.instance] = batch
+        if self.log is not None:
+            self.log.append(("batch", now, batch.instance, [request.sequence for request in requests], rows))
+        return batch
+
+    def _free(self, batch: Batch, now: float) -> None:
+        del self._running[batch.instance]
+        self._idle.append(batch.instance)
+        self._last_end = now
+
+    def _end_all(self, pieces: list[InferRequest]) -> list[InferRequest]:
+        """End the requests that `pieces` are or belong to; each such request once."""
+        requests = list(dict.fromkeys(piece.parent or piece for piece in pieces))
+        for request in requests:
+            self._end(request)
+        return requests
+
+    def _end(self, request: InferRequest) -> None:
+        for piece in request.parts or (request,):
+            if piece.state == QUEUED:
+                self._queue.remove(piece)
+            piece.state = DONE
+        request.state = DONE

@@ -1,0 +1,96 @@
+"""Which handler answers a method and a path?
+
+A route is a method, a regular expression over the percent-decoded path, and a handler that takes the request
+and the named groups. What a raw path resolves to is remembered, so the hot path is one dictionary look-up; the memory
+is bounded, because clients choose paths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from paceline.server.http1 import HttpRequest
+from paceline.server.status import Rejection
+
+_REMEMBERED = 1024
+
+Handler = Callable[[HttpRequest], None]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of the table.
+
+    Attributes:
+        protocol: label in metrics and logs.
+        else_: what this protocol answers when the path fits and the method does not; None: 405.
+    """
+
+    method: str
+    pattern: re.Pattern[str]
+    handler: Callable[..., None]
+    protocol: str = "operations"
+
+
+class Unrouted(Exception):
+    """No handler for this method and path."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.message)
+        self.rejection = rejection
+
+
+class Router:
+    """The table of routes."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = list(routes)
+        self._known: dict[tuple[bytes, bytes], Handler] = {}
+
+    def find(self, method: bytes, path: bytes) -> Handler:
+        """The handler of a request.
+
+        Raises:
+            Unrouted: 404, or 405 with the methods that would do.
+        """
+        handler = self._known.get((method, path))
+        if handler is None:
+            handler = self._resolve(method, path)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[method, path] = handler
+        return handler
+
+    def _resolve(self, method: bytes, path: bytes) -> Handler:
+        text = _decoded(path)
+        asked = "GET" if method == b"HEAD" else method.decode("ascii")
+        allowed: set[str] = set()
+        for route in self._routes:
+            match = route.pattern.fullmatch(text)
+            if match is None:
+                continue
+            if route.method == asked:
+                groups: dict[str, Any] = match.groupdict()
+                return partial(route.handler, **groups) if groups else route.handler
+            allowed |= {"GET", "HEAD"} if route.method == "GET" else {route.method}
+        if allowed:
+            names = ", ".join(sorted(allowed))
+            raise Unrouted(
+                Rejection(
+                    405, "method_not_allowed", "Method Not Allowed", f"allow: {names}\r\n".encode("ascii")
+                )
+            )
+        raise Unrouted(Rejection(404, "not_found", "Not Found"))
+
+
+def _decoded(path: bytes) -> str:
+    """The path with its escapes resolved; what is not UTF-8 matches no route."""
+    try:
+        return unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return "\0"

@@ -1,0 +1,166 @@
+"""The life of a server: load, listen, warm up, serve, drain, exit.
+
+Rules:
+- A model that cannot be loaded ends the process before the port is opened; from then on the process is live, and it
+  is ready when the warm-up is over.
+- SIGTERM or SIGINT: not ready at once, go on accepting for the lame-duck time, stop accepting, let what is under
+  way finish within the grace time, exit 0. A second SIGINT ends it at once; a second SIGTERM changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from paceline.config.machine import usable_cores
+from paceline.config.settings import ServeSettings
+from paceline.core.errors import PacelineError
+from paceline.engine.engine import Engine, Entry, Phase
+from paceline.engine.examples import from_file
+from paceline.engine.model import ServedModel
+from paceline.engine.warmup import Prepared, Wishes, prepare
+from paceline.runtimes.base import LoadedModel, load
+from paceline.server.app import App
+from paceline.server.http1 import Limits
+from paceline.server.listener import Listener
+from paceline.server.panel import show_failed, show_live, show_ready
+from paceline.server.protocols import all_routes
+
+
+def serve(model_path: Path, settings: ServeSettings) -> int:
+    """Serve a model until a signal says stop; the process's exit code.
+
+    Raises:
+        ModelLoadError, RuntimeUnavailable, AddressUnavailable, ConfigError: it could not start.
+    """
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Server(model_path, settings).run())
+
+
+class _Server:
+    def __init__(self, model_path: Path, settings: ServeSettings) -> None:
+        self._path = model_path
+        name = settings.name or model_path.stem
+        self._name = name
+        self._settings = settings.for_model(name)
+        self._engine = Engine()
+        self._app = App(
+            self._engine,
+            _limits(settings),
+            timeout_s=settings.timeout_ms / 1000,
+            debug=settings.debug,
+            log=_stderr_writer() if settings.access_log else None,
+        )
+        self._stop = asyncio.Event()
+        self._interrupts = 0
+
+    async def run(self) -> int:
+        """The whole life."""
+        started = time.monotonic()
+        self._watch_signals()
+        loaded = await self._until_stopped(asyncio.to_thread(load, self._path))
+        if loaded is None:
+            return 0
+        entry = Entry(self._name, "1", loaded.platform, loaded.signature)
+        self._engine.add(entry)
+        self._app.mount(all_routes(self._app, self._settings))
+        listener = Listener(self._app, self._settings.max_connections)
+        address = await listener.open(self._settings.host, self._settings.port)
+        show_live(self._name, address, self._settings)
+        try:
+            await self._warm_up(entry, loaded, address, started)
+            await self._stop.wait()
+        finally:
+            await self._drain(listener)
+        return 0
+
+    async def _warm_up(self, entry: Entry, loaded: LoadedModel, address: str, started: float) -> None:
+        settings = self._settings
+        given = None
+        if settings.examples is not None:
+            given = from_file(settings.examples, loaded.signature)
+        wishes = Wishes(settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s)
+        cores = usable_cores()
+        try:
+            prepared = await self._until_stopped(
+                asyncio.to_thread(prepare, loaded, cores.whole, wishes, given)
+            )
+        except PacelineError as error:
+            entry.phase, entry.reason = Phase.FAILED, str(error)
+            show_failed(self._name, error)
+            return
+        if prepared is not None:
+            self._open(entry, prepared)
+            show_ready(entry, prepared, cores, address, time.monotonic() - started, settings)
+
+    def _open(self, entry: Entry, prepared: Prepared) -> None:
+        settings = self._settings
+        served = ServedModel(
+            entry.name,
+            entry.version,
+            prepared,
+            nonfinite=settings.nonfinite,
+            max_queue_requests=settings.max_queue_requests,
+            max_queue_bytes=settings.max_queue_mb << 20,
+        )
+        self._engine.opened(entry, served)
+        # What lives now lives to the end: keep the collector from walking it again and again.
+        gc.collect()
+        gc.freeze()
+
+    # -- stopping ---------------------------------------------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+
+    def _interrupted(self) -> None:
+        self._interrupts += 1
+        self._stop.set()
+        if self._interrupts > 1:
+            os._exit(130)
+
+    async def _until_stopped(self, work):  # type: ignore[no-untyped-def]
+        """The result of `work`, or None when the server is told to stop first."""
+        task = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not task.done():
+            # Loading happens in native code on a thread, which nothing can interrupt.
+            os._exit(0)
+        return task.result()
+
+    async def _drain(self, listener: Listener) -> None:
+        settings = self._settings
+        self._app.draining = True
+        await asyncio.sleep(settings.lame_duck_ms / 1000)
+        listener.stop_accepting()
+        await listener.drained(settings.grace_ms / 1000)
+        self._engine.close()
+        sys.stderr.flush()
+
+
+def _limits(settings: ServeSettings) -> Limits:
+    return Limits(
+        body_bytes=settings.max_body_mb << 20,
+        url_bytes=settings.max_url_kb << 10,
+        head_bytes=settings.max_headers_kb << 10,
+        headers=settings.max_headers,
+        header_timeout_s=settings.header_timeout_ms / 1000,
+        body_timeout_s=settings.body_timeout_ms / 1000,
+        keep_alive_s=settings.keep_alive_ms / 1000,
+        write_timeout_s=settings.write_timeout_ms / 1000,
+    )
+
+
+def _stderr_writer():  # type: ignore[no-untyped-def]
+    return sys.stderr.buffer.write
