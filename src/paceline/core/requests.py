@@ -1,7 +1,8 @@
 """One client call on its way through the server.
 
 A request is created by a protocol, queued and batched by the scheduler, run by the engine, and ends exactly
-once: with outputs, or with an error. The object is mutable and slotted because one is made for every call.
+once: with outputs, or with an error. The object is mutable, because one is made for every call and
+its way through the server must cost little.
 """
 
 from __future__ import annotations
@@ -39,33 +40,27 @@ class InferRequest:
         on_done: called exactly once, with this request, when `outputs` or `error` is set.
         sequence: order of arrival at the scheduler.
         offset: its first row in the batch.
+        nonfinite_ok: NaN and infinity in the outputs are answers, whatever the model's policy.
         queue_s, service_s, batch_rows: what happened to it, for the response headers and the metrics.
     """
 
-    __slots__ = (
-        "arrived",
-        "batch_rows",
-        "bytes",
-        "deadline",
-        "error",
-        "group",
-        "inputs",
-        "offset",
-        "on_done",
-        "outputs",
-        "parent",
-        "parts",
-        "queue_s",
-        "rows",
-        "sequence",
-        "service_s",
-        "state",
-    )
+    # Defaults stand on the class: storing them in every request would cost half a microsecond.
+    outputs: Tensors | None = None
+    error: PacelineError | None = None
+    state = NEW
+    arrived = 0.0
+    sequence = 0
+    offset = 0
+    queue_s = 0.0
+    service_s = 0.0
+    batch_rows = 0
+    parent: InferRequest | None = None
+    parts: list[InferRequest] | None = None
+    nonfinite_ok = False
 
     def __init__(
         self,
         inputs: Tensors,
-        *,
         rows: int,
         deadline: float,
         on_done: Callable[[InferRequest], None],
@@ -78,17 +73,6 @@ class InferRequest:
         self.bytes = size_bytes
         self.deadline = deadline
         self.on_done = on_done
-        self.outputs: Tensors | None = None
-        self.error: PacelineError | None = None
-        self.state = NEW
-        self.arrived = 0.0
-        self.sequence = 0
-        self.offset = 0
-        self.queue_s = 0.0
-        self.service_s = 0.0
-        self.batch_rows = 0
-        self.parent: InferRequest | None = None
-        self.parts: list[InferRequest] | None = None
 
     def split(self, max_rows: int) -> list[InferRequest]:
         """Cut into parts of at most `max_rows` rows, remembered in `parts` so that they can be joined again."""

@@ -53,6 +53,8 @@ class DataType(enum.Enum):
         return 0 if self is DataType.BYTES else self.dtype.itemsize
 
 
+_ANY_ROWS = (-1,)
+
 DATATYPES: Mapping[str, DataType] = {datatype.label: datatype for datatype in DataType}
 
 
@@ -117,7 +119,10 @@ class Signature:
             SignatureMismatch: naming the input, the expected shape and the one that came.
         """
         for spec, array in zip(self.inputs, arrays, strict=True):
-            if not spec.accepts(array.shape):
+            # Closed trailing shapes, the usual case, compare in one step; `accepts` walks the axes.
+            shape = array.shape
+            known = shape[1:] == spec.shape[1:] and spec.shape[:1] == _ANY_ROWS and shape
+            if not known and not spec.accepts(shape):
                 raise SignatureMismatch(
                     f"unexpected shape for input '{spec.name}' for model '{model}'. "
                     f"Expected {_brackets(spec.shape)}, got {_brackets(array.shape)}.",

@@ -18,18 +18,40 @@ from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpe
 
 # Sizes tried for open dimensions behind the batch, until the model runs.
 _OPEN_SIZES = (8, 1, 32, 224, 3, 128, 2)
+# Kinds of arrays, as numpy names them, that may be given for an input of each kind.
+_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu", "O": "OUS"}
 
 
 def synthetic(signature: Signature, rows: int) -> Iterator[Tensors]:
     """Inputs that may fit, likeliest first; `rows` is the size of axis 0 when it is open."""
     has_open = any(-1 in spec.shape[1:] for spec in signature.inputs)
-    for size in _OPEN_SIZES if has_open else _OPEN_SIZES[:1]:
-        yield tuple(_values(spec, _filled(spec, rows, size)) for spec in signature.inputs)
+    sizes = _OPEN_SIZES if has_open else _OPEN_SIZES[:1]
+    # A model may refuse zeros; then all integers are ones, although rows that differ show more.
+    for least in (0, 1):
+        for size in sizes:
+            yield tuple(_values(spec, _filled(spec, rows, size), least) for spec in signature.inputs)
 
 
 def repeated(inputs: Tensors, rows: int) -> Tensors:
     """`inputs` with exactly `rows` rows, repeating theirs as needed."""
     return tuple(np.ascontiguousarray(np.resize(array, (rows, *array.shape[1:]))) for array in inputs)
+
+
+def distinct(inputs: Tensors) -> Tensors:
+    """`inputs` with rows that differ: a model that mixes them may not show it on equal ones."""
+    if any(len(array) > 1 and not np.array_equal(array[0], array[1]) for array in inputs):
+        return inputs
+    return tuple(_graded(array) if array.dtype.kind == "f" else array for array in inputs)
+
+
+def from_bf16(bits: Array) -> Array:
+    """The numbers that BF16 bit patterns stand for, as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_bf16(values: Array) -> Array:
+    """The BF16 bit patterns of float32 numbers, cut off."""
+    return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def from_file(path: Path, signature: Signature) -> Tensors:
@@ -39,18 +61,11 @@ def from_file(path: Path, signature: Signature) -> Tensors:
         ConfigError: it cannot be read, or does not fit the signature.
     """
     try:
-        named = _from_npz(path) if path.suffix == ".npz" else _from_json(path, signature)
-        inputs = signature.bind(
-            {
-                name: np.ascontiguousarray(array, dtype=spec.datatype.dtype)
-                for name, array in named.items()
-                if (spec := signature.input_named(name)) is not None
-            },
-            model=path.name,
-        )
-    except ConfigError:
-        raise
-    except Exception as error:
+        named = _from_npz(path, signature) if path.suffix == ".npz" else _from_json(path, signature)
+        inputs = signature.bind(named, model=path.name)
+        if signature.batched and not len(inputs[0]):
+            raise ValueError("holds no item")
+    except Exception as error:  # a file can be wrong in as many ways as its readers have exceptions
         raise ConfigError(
             f"examples: {path}: {error}",
             hint="one JSON item a line, as /predict takes it, or a .npz named like the inputs",
@@ -58,49 +73,78 @@ def from_file(path: Path, signature: Signature) -> Tensors:
     return inputs
 
 
-def _from_npz(path: Path) -> dict[str, Array]:
+def _from_npz(path: Path, signature: Signature) -> dict[str, Array]:
     with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        arrays = {name: archive[name] for name in archive.files}
+    known = {spec.name: spec for spec in signature.inputs}
+    return {name: _typed(array, known[name], signature) if name in known else array for name, array in arrays.items()}
 
 
 def _from_json(path: Path, signature: Signature) -> dict[str, Array]:
-    text = path.read_text()
+    items = _items(path.read_text(encoding="utf-8"), signature)
+    only = signature.inputs[0].name
+    rows = [item if isinstance(item, dict) else {only: item} for item in items]
+    named = {}
+    for spec in signature.inputs:
+        lacking = [index for index, row in enumerate(rows) if spec.name not in row]
+        if lacking or not rows:
+            raise ValueError(f"item {lacking[0]} has no '{spec.name}'" if rows else "holds no item")
+        values = [row[spec.name] for row in rows]
+        named[spec.name] = _typed(_array(values if signature.batched else values[0], spec), spec, signature)
+    return named
+
+
+def _items(text: str, signature: Signature) -> list[Any]:
     try:
         document = json.loads(text)
-        items = document if _is_list_of_items(document, signature) else [document]
     except json.JSONDecodeError:
-        items = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not items:
-        raise ConfigError(f"examples: {path}: holds no item")
-    only = signature.inputs[0]
-    rows = [item if isinstance(item, dict) else {only.name: item} for item in items]
-    return {
-        spec.name: np.array([row[spec.name] for row in rows], spec.datatype.dtype)
-        for spec in signature.inputs
-    }
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return document if _is_list_of_items(document, signature) else [document]
 
 
 def _is_list_of_items(document: Any, signature: Signature) -> bool:
     if not isinstance(document, list) or not document:
-        return False
+        return document == []
     if isinstance(document[0], dict):
         return True
-    return np.ndim(document) == len(signature.inputs[0].shape)
+    return signature.batched and np.ndim(document) == len(signature.inputs[0].shape)
+
+
+def _array(values: Any, spec: TensorSpec) -> Array:
+    if spec.datatype is DataType.BYTES:
+        return np.array(values, object)
+    return np.array(values)
+
+
+def _typed(array: Array, spec: TensorSpec, signature: Signature) -> Array:
+    if signature.batched and spec.shape[0] == 1:
+        array = array[:1]
+    wanted = spec.datatype
+    if wanted is DataType.BF16 and array.dtype.kind == "f":
+        return np.ascontiguousarray(to_bf16(array))
+    fits = array.dtype.kind in _KINDS[wanted.dtype.kind]
+    if not fits or (wanted.is_integer and not np.array_equal(array, array.astype(wanted.dtype))):
+        raise ValueError(f"'{spec.name}' is {wanted.label}; {array.dtype} values do not fit")
+    return np.ascontiguousarray(array, dtype=wanted.dtype)
 
 
 def _filled(spec: TensorSpec, rows: int, size: int) -> tuple[int, ...]:
-    return tuple(
-        (rows if axis == 0 else size) if extent == -1 else extent for axis, extent in enumerate(spec.shape)
-    )
+    return tuple((rows if axis == 0 else size) if extent == -1 else extent for axis, extent in enumerate(spec.shape))
 
 
-def _values(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+def _values(spec: TensorSpec, shape: tuple[int, ...], least: int) -> Array:
     if spec.datatype is DataType.BYTES:
         return np.full(shape, "", dtype=object)
-    if spec.datatype is DataType.BF16:
-        return np.zeros(shape, spec.datatype.dtype)
     if spec.datatype.is_float:
-        # Rows must differ, or a model that mixes them would not show it.
-        return np.random.default_rng(0).standard_normal(shape).astype(spec.datatype.dtype)
-    # Small integers are valid token numbers and categories nearly everywhere.
-    return np.ones(shape, spec.datatype.dtype)
+        values = np.random.default_rng(0).standard_normal(shape)
+        return to_bf16(values) if spec.datatype is DataType.BF16 else values.astype(spec.datatype.dtype)
+    # Small integers are valid token numbers and categories nearly everywhere: rows of 1, 0, 1, ...
+    values = np.ones(shape, spec.datatype.dtype)
+    if shape:
+        values[1::2] = least
+    return values
+
+
+def _graded(array: Array) -> Array:
+    factors = 1.0 - np.arange(len(array), dtype=array.dtype) / (4 * len(array))
+    return array * factors.reshape(-1, *(1,) * (array.ndim - 1))

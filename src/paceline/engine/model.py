@@ -1,29 +1,33 @@
 """One served model: requests in, batches run, results out.
 
 Rules:
-- Everything but the run of a long batch happens on the event loop, so nothing here needs a lock.
+- Everything but the run of a long batch happens on the event loop. A thread that has finished a batch takes the next
+  one itself, so that its core does not wait for the loop; that is why the scheduler is entered under a lock.
 - Requests parsed in one pass of the event loop are queued before the batch is formed: `submit` only asks for
   a dispatch, which runs when the pass is over.
 - A batch that is predicted to run for less than `inline_limit_s` runs on the event loop, the others on the
-  thread of their instance. The prediction is of the run alone: the service time of a batch on a thread holds the
-  hand-over too, and would keep it there for ever.
+  thread of their instance; a single client's also up to `_ALONE_LIMIT_S`, since nobody else can wait for the loop.
+  The prediction is of the run alone: the service time of a batch on a thread holds the hand-over too, and would
+  keep it there for ever.
 - Every request ends exactly once, through `_answer` or `_fail`, or by `cancel`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paceline.core.errors import Cancelled, DeadlineExceeded, InternalError, ModelFailed, PacelineError
+from paceline.core.errors import Cancelled, DeadlineExceeded, ModelFailed, PacelineError
 from paceline.core.requests import DONE, InferRequest
-from paceline.core.tensors import Array, DataType, Signature, Tensors, group_of
+from paceline.core.tensors import Signature, Tensors, group_of
 from paceline.engine.instances import InstanceThread
+from paceline.engine.running import BatchRunner, Result, all_finite
 from paceline.engine.telemetry import Telemetry
 from paceline.scheduling import Batch, LatencyModel, Policy, Scheduler
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from paceline.engine.warmup import Prepared
 
 _NEVER = float("inf")
+_ALONE_LIMIT_S = 5e-3
 # Timers of the event loop have a resolution of a millisecond and may be that early.
 _TIMER_SLACK_S = 1e-3
 
@@ -42,6 +47,7 @@ class ServedModel:
         name, version: how clients address it.
         prepared: its instances and what was measured at warm-up.
         nonfinite: `error` fails requests with NaN or infinite outputs; other values let them through.
+        alone: says whether there is at most one client.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class ServedModel:
         nonfinite: str = "error",
         max_queue_requests: int = 4096,
         max_queue_bytes: int = 256 << 20,
+        alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
         self.version = version
@@ -70,9 +77,11 @@ class ServedModel:
         self.scheduler = Scheduler(policy, self.latency)
         self._loop = asyncio.get_running_loop()
         self._threads = [InstanceThread(f"{name}-{index}") for index in range(policy.instances)]
-        self._check_finite = nonfinite == "error" and any(
-            spec.datatype.is_float and spec.datatype is not DataType.BF16 for spec in self.signature.outputs
-        )
+        self._runner = BatchRunner(name, prepared.instances, self.signature, check_finite=nonfinite == "error")
+        # Without open dimensions behind the batch, every request may run with every other.
+        self._one_group = all(-1 not in spec.shape[1:] for spec in self.signature.inputs)
+        self._lock = threading.Lock()
+        self._alone = alone
         self._dispatching = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
@@ -84,18 +93,15 @@ class ServedModel:
     ) -> InferRequest:
         """Make a request of arrays that fit the signature; batched ones have shape [rows, ...]."""
         if not self.signature.batched:
-            return InferRequest(inputs, rows=1, deadline=deadline, on_done=on_done, size_bytes=size_bytes)
-        return InferRequest(
-            inputs,
-            rows=inputs[0].shape[0],
-            deadline=deadline,
-            on_done=on_done,
-            group=group_of(inputs),
-            size_bytes=size_bytes,
-        )
+            return InferRequest(inputs, 1, deadline, on_done, None, size_bytes)
+        group = None if self._one_group else group_of(inputs)
+        return InferRequest(inputs, len(inputs[0]), deadline, on_done, group, size_bytes)
 
-    def submit(self, request: InferRequest) -> None:
+    def submit(self, request: InferRequest, *, admitted: bool = False) -> None:
         """Queue a request; its `on_done` is called later, exactly once.
+
+        Args:
+            admitted: `admit` was just asked for it.
 
         Raises:
             Overloaded: it was not queued.
@@ -103,7 +109,8 @@ class ServedModel:
         if request.rows == 0:
             self._loop.call_soon(self._answer_empty, request)
             return
-        self.scheduler.arrived(request, time.monotonic())
+        with self._lock:
+            self.scheduler.arrived(request, time.monotonic(), admitted=admitted)
         if not self._dispatching:
             self._dispatching = True
             self._loop.call_soon(self._dispatch)
@@ -116,12 +123,14 @@ class ServedModel:
         Raises:
             Overloaded: it could not.
         """
-        self.scheduler.admit(1, size_bytes, deadline, time.monotonic())
+        with self._lock:
+            self.scheduler.admit(1, size_bytes, deadline, time.monotonic())
 
     def cancel(self, request: InferRequest) -> None:
         """The client left: drop what has not started, ignore the result of what has. `on_done` is not called."""
-        if request.state != DONE:
-            self.scheduler.cancelled(request, time.monotonic())
+        if request.error is None and request.outputs is None:
+            with self._lock:
+                self.scheduler.cancelled(request, time.monotonic())
             request.error = Cancelled("the client closed the connection")
 
     async def infer(self, inputs: Tensors, *, timeout_s: float = 30.0) -> Tensors:
@@ -160,103 +169,107 @@ class ServedModel:
 
     def _dispatch(self) -> None:
         self._dispatching = False
-        while self.scheduler.has_work:
-            batch, dropped = self.scheduler.next_batch(time.monotonic())
-            for request in dropped:
-                self._fail(request, DeadlineExceeded("Request timeout expired", model=self.name))
+        scheduler = self.scheduler
+        while scheduler.has_work:
+            with self._lock:
+                batch, dropped = scheduler.next_batch(time.monotonic())
+            self._drop(dropped)
             if batch is None:
                 return
-            if self._run_time(batch.rows) <= self.prepared.inline_limit_s:
-                self._run(batch, self._finish, self._recover)
+            if self._fits_the_loop(batch):
+                self._run_on_loop(batch)
                 # One batch a pass, so that sockets are served in between.
                 self._dispatch_soon()
                 return
-            self._threads[batch.instance].run(lambda batch=batch: self._run_on_thread(batch))
+            self._threads[batch.instance].run(partial(self._run_on_thread, batch))
 
     def _dispatch_soon(self) -> None:
-        if self.scheduler.has_work and not self._dispatching:
+        if not self._dispatching and self.scheduler.has_work:
             self._dispatching = True
             self._loop.call_soon(self._dispatch)
 
-    def _run_on_thread(self, batch: Batch) -> None:
-        call = self._loop.call_soon_threadsafe
-        try:
-            self._run(
-                batch,
-                lambda *result: call(self._finish_and_dispatch, *result),
-                lambda *failure: call(self._recover_and_dispatch, *failure),
-            )
-        except RuntimeError:
-            # The loop was closed while this batch ran: the process is going down and nobody waits any more.
-            return
+    def _fits_the_loop(self, batch: Batch) -> bool:
+        expected_s = self._run_time(batch.rows)
+        return expected_s <= self.prepared.inline_limit_s or (expected_s <= _ALONE_LIMIT_S and self._alone())
 
-    def _run(
-        self,
-        batch: Batch,
-        finish: Callable[[Batch, Tensors, float], None],
-        recover: Callable[[Batch, PacelineError], None],
-    ) -> None:
-        started = time.monotonic()
-        try:
-            outputs = self.prepared.instances[batch.instance].run(_gather(batch.requests))
-            self._check_rows(outputs, batch.rows)
-        except PacelineError as error:
-            recover(batch, error)
-        except Exception as error:
-            recover(batch, InternalError(f"{type(error).__name__}: {error}", model=self.name))
-        else:
-            finish(batch, outputs, time.monotonic() - started)
+    def _run_on_loop(self, batch: Batch) -> None:
+        result = self._runner.run(batch)
+        with self._lock:
+            wanted = self._take_back(batch, result)
+        self._deliver(batch, result, wanted)
 
-    def _check_rows(self, outputs: Tensors, rows: int) -> None:
-        if not self.signature.batched:
-            return
-        for spec, output in zip(self.signature.outputs, outputs, strict=True):
-            if output.ndim == 0 or output.shape[0] != rows:
-                got = output.shape[0] if output.ndim else "a scalar"
-                raise ModelFailed(
-                    f"output '{spec.name}': expected {rows} rows, got {got}",
-                    code="bad_model_output",
-                    model=self.name,
-                )
+    def _run_on_thread(self, first: Batch) -> None:
+        """Run a batch, and those that can be closed when it is done, without waiting for the event loop."""
+        batch: Batch | None = first
+        while batch is not None:
+            result = self._runner.run(batch)
+            with self._lock:
+                wanted = self._take_back(batch, result)
+                following, dropped = self.scheduler.next_batch(time.monotonic())
+            try:
+                self._loop.call_soon_threadsafe(self._deliver_and_dispatch, batch, result, wanted, dropped)
+            except RuntimeError:
+                # The loop was closed while the batch ran: the process is going down and nobody waits any more.
+                return
+            batch = following
 
-    def _finish_and_dispatch(self, batch: Batch, outputs: Tensors, run_s: float) -> None:
-        self._finish(batch, outputs, run_s)
-        self._dispatch()
-
-    def _recover_and_dispatch(self, batch: Batch, error: PacelineError) -> None:
-        self._recover(batch, error)
-        self._dispatch()
-
-    def _finish(self, batch: Batch, outputs: Tensors, run_s: float) -> None:
+    def _take_back(self, batch: Batch, result: Result) -> list[InferRequest]:
+        """Free the instance. The requests to answer with the outputs, or with the error."""
         now = time.monotonic()
-        self._run_time.observe(batch.rows, run_s)
-        wanted = self.scheduler.finished(batch, now)
-        service_s = now - batch.started
+        result.service_s = now - batch.started
+        if result.error is not None:
+            return self.scheduler.failed(batch, now)
+        self._run_time.observe(batch.rows, result.run_s)
+        return self.scheduler.finished(batch, now)
+
+    def _deliver_and_dispatch(
+        self, batch: Batch, result: Result, wanted: list[InferRequest], dropped: list[InferRequest]
+    ) -> None:
+        self._drop(dropped)
+        self._deliver(batch, result, wanted)
+        self._dispatch_soon()
+
+    def _deliver(self, batch: Batch, result: Result, wanted: list[InferRequest]) -> None:
+        if result.error is not None:
+            for request in wanted:
+                self._fail(request, result.error)
+            return
+        outputs, service_s = result.outputs, result.service_s
         self.telemetry.batch_done(batch.rows, service_s, time.time())
-        suspicious = self._check_finite and not all(_surely_finite(output) for output in outputs)
+        suspicious = result.suspicious
         if len(batch.requests) == 1:
             for request in wanted:
                 self._settle(request, outputs, service_s, suspicious)
             return
         for request in wanted:
-            start, stop = request.offset, request.offset + request.rows
+            start = request.offset
+            stop = start + request.rows
             self._settle(request, tuple([output[start:stop] for output in outputs]), service_s, suspicious)
 
     def _settle(self, request: InferRequest, outputs: Tensors, service_s: float, suspicious: bool) -> None:
         request.service_s = service_s
-        if suspicious and not all(_finite(output) for output in outputs):
+        whole = request.parent or request
+        if whole.error is not None:
+            return  # cancelled while its result was on the way here
+        if suspicious and not whole.nonfinite_ok and not all_finite(outputs):
             error = ModelFailed(
                 "an output is not finite (NaN or infinity)", code="nonfinite_output", model=self.name
             )
-            whole = request.parent or request
-            self.scheduler.cancelled(whole, time.monotonic())
+            with self._lock:
+                self.scheduler.cancelled(whole, time.monotonic())
             self._fail(whole, error)
             return
         request.outputs = outputs
-        if request.parent is None:
-            self._answer(request)
-        else:
+        if request.parent is not None:
             self._join(request.parent, request)
+            return
+        telemetry = self.telemetry
+        telemetry.queue_s.observe(request.queue_s)
+        telemetry.infer_s += service_s
+        try:
+            request.on_done(request)
+        except Exception as error:
+            self._report(error)
 
     def _join(self, whole: InferRequest, part: InferRequest) -> None:
         whole.service_s += part.service_s
@@ -270,19 +283,17 @@ class ServedModel:
             whole.parts = None
             self._answer(whole)
 
-    def _recover(self, batch: Batch, error: PacelineError) -> None:
-        for request in self.scheduler.failed(batch, time.monotonic()):
-            self._fail(request, error)
-
     # -- results out ------------------------------------------------------------------------------------------
 
     def _answer(self, request: InferRequest) -> None:
         telemetry = self.telemetry
         telemetry.queue_s.observe(request.queue_s)
         telemetry.infer_s += request.service_s
-        request.on_done(request)
+        self._tell(request)
 
     def _answer_empty(self, request: InferRequest) -> None:
+        if request.error is not None:
+            return  # cancelled meanwhile
         request.state = DONE
         request.outputs = self.prepared.empty_outputs
         self._answer(request)
@@ -290,7 +301,23 @@ class ServedModel:
     def _fail(self, request: InferRequest, error: PacelineError) -> None:
         if request.error is None:
             request.error = error
+            self._tell(request)
+
+    def _tell(self, request: InferRequest) -> None:
+        try:
             request.on_done(request)
+        except Exception as error:
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        # Whoever cannot take an answer must not keep the rest of the batch from theirs.
+        self._loop.call_exception_handler(
+            {"message": f"model '{self.name}': an answer could not be delivered", "exception": error}
+        )
+
+    def _drop(self, late: list[InferRequest]) -> None:
+        for request in late:
+            self._fail(request, DeadlineExceeded("Request timeout expired", model=self.name))
 
     # -- deadlines --------------------------------------------------------------------------------------------
 
@@ -305,29 +332,9 @@ class ServedModel:
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = _NEVER
-        for request in self.scheduler.expired(time.monotonic()):
-            self._fail(request, DeadlineExceeded("Request timeout expired", model=self.name))
-        deadline = self.scheduler.next_deadline()
+        with self._lock:
+            late = self.scheduler.expired(time.monotonic())
+            deadline = self.scheduler.next_deadline()
+        self._drop(late)
         if deadline < _NEVER:
             self._arm_timer(deadline)
-
-
-def _gather(requests: list[InferRequest]) -> Tensors:
-    """The inputs of all requests, joined along axis 0."""
-    if len(requests) == 1:
-        return requests[0].inputs
-    columns = zip(*[request.inputs for request in requests], strict=True)
-    return tuple([np.concatenate(column) for column in columns])
-
-
-def _surely_finite(array: Array) -> bool:
-    """False when `array` may hold NaN or infinity.
-
-    The dot product with itself reads the memory once, at half the cost of `isfinite(...).all()`; it may overflow
-    where every element is finite, and then `_finite` decides.
-    """
-    return array.dtype.kind != "f" or math.isfinite(np.vdot(array, array))
-
-
-def _finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())

@@ -15,13 +15,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from paceline.core.errors import InvalidRequest, ModelFailed, PacelineError
-from paceline.core.tensors import Array, Signature, Tensors, TensorSpec
+from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
 from paceline.engine import examples
 from paceline.engine.instances import InstanceThread
 from paceline.runtimes.base import Instance, LoadedModel
@@ -31,6 +32,9 @@ _LONG_BATCH_S = 0.1
 _NEAR_BEST = 0.97
 _SPLIT_NEAR_BEST = 0.9
 _CLEARLY_SHORTER = 0.85
+# Comparing splits runs a full batch a dozen times; a start that long helps nobody.
+_TOO_LONG_TO_COMPARE_S = 0.5
+_PATIENCE_S = 60.0
 _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
@@ -73,6 +77,7 @@ def prepare(loaded: LoadedModel, cores: int, wishes: Wishes, given: Tensors | No
     Args:
         cores: whole cores that this process may use.
         given: example inputs of the user, shape [rows, ...].
+
     Raises:
         ModelFailed: no input could be found that the model accepts.
     """
@@ -88,6 +93,8 @@ class _Warmup:
         self._reasons: dict[str, str] = {}
         self._handover_s = _handover_s()
         self._inline_limit_s = min(max(4 * self._handover_s, 250e-6), 500e-6)
+        declared = loaded.signature
+        self._takes_one_row = declared.batched and declared.inputs[0].shape[0] == 1
 
     def run(self, given: Tensors | None) -> Prepared:
         """All of it, in order."""
@@ -95,11 +102,11 @@ class _Warmup:
         signature, sample, outputs = self._understand(single, given)
         most = self._most_rows(signature)
         profile = self._profile(single, sample, signature, most)
-        max_rows = self._choose_rows(profile, most)
+        max_rows = self._choose_rows(profile, signature.batched)
         count, threads = self._choose_split(signature, sample, profile, max_rows)
         instances = self._loaded.instances(count, threads)
         if threads > 1:
-            profile = self._profile(instances[0], sample, signature, max_rows)
+            profile = _scaled(profile, self._profile(instances[0], sample, signature, max_rows))
         return Prepared(
             signature=signature,
             instances=instances,
@@ -108,7 +115,8 @@ class _Warmup:
             profile=[(rows, seconds) for rows, seconds in profile if rows <= max_rows],
             inline_limit_s=self._inline_limit_s,
             example=tuple(array[:1] for array in sample) if signature.batched else sample,
-            empty_outputs=tuple(output[:0] for output in outputs),
+            # A model without rows never has an empty request, and its outputs may be scalars.
+            empty_outputs=tuple(output[:0] for output in outputs) if signature.batched else (),
             reasons=self._reasons,
         )
 
@@ -119,19 +127,19 @@ class _Warmup:
         sample, outputs = self._first_run(instance, signature, given)
         batched = signature.batched and self._rows_are_independent(instance, sample, signature)
         if not signature.batched:
-            self._reasons["batching"] = "off: the model has no batch dimension"
+            self._reasons["batching"] = _why_unbatched(signature)
         labels = getattr(instance, "labels", None)
         columns = labels(sample) if labels is not None else [()] * len(outputs)
         specs = tuple(
             _seen(spec, output, batched, names)
             for spec, output, names in zip(signature.outputs, outputs, columns, strict=True)
         )
-        return replace(signature, outputs=specs, batched=batched), sample, outputs
+        # Also where the file says 1: larger requests are cut into single rows.
+        inputs = tuple(_open_rows(spec) for spec in signature.inputs) if batched else signature.inputs
+        return Signature(inputs, specs, batched), sample, outputs
 
-    def _first_run(
-        self, instance: Instance, signature: Signature, given: Tensors | None
-    ) -> tuple[Tensors, Tensors]:
-        rows = 3 if signature.batched and signature.inputs[0].shape[0] == -1 else 1
+    def _first_run(self, instance: Instance, signature: Signature, given: Tensors | None) -> tuple[Tensors, Tensors]:
+        rows = 3 if signature.batched and not self._takes_one_row else 1
         candidates = [given] if given is not None else examples.synthetic(signature, rows)
         problem: PacelineError | None = None
         for sample in candidates:
@@ -146,22 +154,19 @@ class _Warmup:
         )
 
     def _rows_are_independent(self, instance: Instance, sample: Tensors, signature: Signature) -> bool:
-        if signature.inputs[0].shape[0] == 1:
+        if self._takes_one_row:
             self._reasons["batching"] = "one row at a time: the batch dimension is fixed at 1"
             return True
         try:
-            together = instance.run(examples.repeated(sample, 3))
-            apart = [
-                instance.run(tuple(a[i : i + 1] for a in examples.repeated(sample, 3))) for i in range(3)
-            ]
+            together, apart = _run_both_ways(instance, sample)
         except ModelFailed as error:
-            self._reasons["batching"] = f"off: rows do not run together ({error.detail})"
+            self._reasons["batching"] = f"off: rows do not run together ({error.detail or error})"
             return False
         for spec, output, pieces in zip(signature.outputs, together, zip(*apart, strict=True), strict=True):
-            if output.ndim == 0 or output.shape[0] != 3 or any(piece.shape[:1] != (1,) for piece in pieces):
+            if output.shape[:1] != (3,) or any(piece.shape[:1] != (1,) for piece in pieces):
                 self._reasons["batching"] = f"off: output '{spec.name}' has no batch dimension"
                 return False
-            if not _equal(output, np.concatenate(pieces)):
+            if not _equal(spec.datatype, output, np.concatenate(pieces)):
                 self._reasons["batching"] = f"off: rows influence one another in output '{spec.name}'"
                 return False
         self._reasons["batching"] = "on: rows together and apart give the same answers"
@@ -170,37 +175,33 @@ class _Warmup:
     # -- how large may a batch be? ----------------------------------------------------------------------------
 
     def _most_rows(self, signature: Signature) -> int:
-        if not signature.batched or signature.inputs[0].shape[0] == 1:
+        if not signature.batched or self._takes_one_row:
             return 1
         return self._wishes.max_batch_rows or _MOST_ROWS
 
-    def _profile(
-        self, instance: Instance, sample: Tensors, signature: Signature, most: int
-    ) -> list[tuple[int, float]]:
+    def _profile(self, instance: Instance, sample: Tensors, signature: Signature, most: int) -> list[tuple[int, float]]:
         profile: list[tuple[int, float]] = []
         rows = 1
         while True:
             inputs = examples.repeated(sample, rows) if signature.batched else sample
             seconds = _median_run_s(partial(instance.run, inputs), self._until)
             profile.append((rows, seconds))
-            # The next size takes about twice as long, three times; it must fit, except where the user fixed the size.
+            # The next size takes about twice as long, three times: it must fit.
             if rows >= most or seconds > _LONG_BATCH_S or time.monotonic() + 6 * seconds > self._until:
                 return profile
             rows = min(2 * rows, most)
 
-    def _choose_rows(self, profile: list[tuple[int, float]], most: int) -> int:
-        if self._wishes.max_batch_rows and most > 1:
-            self._reasons["max_batch_size"] = "as configured"
-            return most
-        if most == 1:
-            self._reasons["max_batch_size"] = "the model takes one row"
+    def _choose_rows(self, profile: list[tuple[int, float]], batched: bool) -> int:
+        if not batched or self._takes_one_row:
+            self._reasons["max_batch_size"] = "the model takes one row" if batched else "the model is not batched"
             return 1
+        if self._wishes.max_batch_rows:
+            self._reasons["max_batch_size"] = "as configured"
+            return self._wishes.max_batch_rows
         rates = [(rows, rows / (seconds + self._handover_s)) for rows, seconds in profile]
         best = max(rate for _, rate in rates)
         rows, rate = next((rows, rate) for rows, rate in rates if rate >= _NEAR_BEST * best)
-        self._reasons["max_batch_size"] = (
-            f"measured: {_per_s(rate)} rows/s a core, larger batches gain nothing"
-        )
+        self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core, larger batches gain nothing"
         if rows == profile[-1][0]:
             self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core; larger was not tried"
         return rows
@@ -216,33 +217,32 @@ class _Warmup:
             count = wishes.instances or max(1, self._cores // threads)
             self._reasons["instances"] = self._reasons["threads"] = "as configured"
             if count * threads > self._cores:
-                self._reasons["threads"] = (
-                    f"as configured: {count} x {threads} is more than the {self._cores} cores"
-                )
+                self._reasons["threads"] = f"as configured: {count} x {threads} is more than the {self._cores} cores"
             return count, threads
         longest = dict(profile).get(max_rows, profile[-1][1])
         if self._cores == 1:
             return self._because(1, 1, "one core")
         if longest <= self._inline_limit_s:
             return self._because(1, 1, f"a batch takes {longest * 1e6:.0f} us: it runs on the event loop")
+        if longest > _TOO_LONG_TO_COMPARE_S:
+            return self._because(1, self._cores, f"not measured: a batch takes {longest:.1f} s on one core")
         return self._measure_splits(signature, sample, max_rows, profile[0][1])
 
-    def _measure_splits(
-        self, signature: Signature, sample: Tensors, max_rows: int, single_s: float
-    ) -> tuple[int, int]:
+    def _measure_splits(self, signature: Signature, sample: Tensors, max_rows: int, single_s: float) -> tuple[int, int]:
         one = examples.repeated(sample, 1) if signature.batched else sample
         full = examples.repeated(sample, max_rows) if signature.batched else sample
         # At least this long, whatever the budget: the choice matters more than a tenth of a second.
         until = max(self._until, time.monotonic() + 0.25)
         measured: list[tuple[float, float, int, int]] = []
-        for threads in _divisors(self._cores):
+        for threads in _threads_to_try(self._cores):
             count = self._cores // threads
             if measured and time.monotonic() > until:
                 break
             instances = self._loaded.instances(count, threads)
             latency_s = single_s if threads == 1 else _median_run_s(partial(instances[0].run, one), until)
-            rate = max_rows * _concurrent_rate(instances, full, until)
+            rate = max_rows * _concurrent_rate(instances, full)
             measured.append((rate, latency_s, count, threads))
+        measured.sort(key=lambda split: split[3])
         best = max(rate for rate, *_ in measured)
         near = [split for split in measured if split[0] >= _SPLIT_NEAR_BEST * best]
         rate, latency_s, count, threads = near[0]
@@ -267,15 +267,49 @@ def _seen(spec: TensorSpec, output: Array, batched: bool, labels: tuple[str, ...
     """The spec with the rank and sizes seen, where the file leaves them open."""
     if len(spec.shape) != output.ndim:
         spec = replace(spec, shape=(-1,) * output.ndim)
+    if batched:
+        spec = _open_rows(spec)
     if labels:
         first = -1 if batched else output.shape[0]
         spec = replace(spec, shape=(first, *output.shape[1:]), labels=labels)
     return spec
 
 
-def _equal(one: Array, other: Array) -> bool:
+def _open_rows(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, shape=(-1, *spec.shape[1:]))
+
+
+def _why_unbatched(signature: Signature) -> str:
+    first = {spec.shape[0] if spec.shape else None for spec in (*signature.inputs, *signature.outputs)}
+    size = first.pop() if len(first) == 1 else None
+    if size is not None and size > 1:
+        return f"off: the batch dimension is fixed at {size}"
+    return "off: the model has no batch dimension"
+
+
+def _run_both_ways(instance: Instance, sample: Tensors) -> tuple[Tensors, list[Tensors]]:
+    """The outputs of three rows together, and of each alone."""
+    given = examples.repeated(sample, 3)
+    rows = examples.distinct(given)
+    try:
+        together = instance.run(rows)
+    except ModelFailed:
+        rows, together = given, instance.run(given)
+    return together, [instance.run(tuple(array[i : i + 1] for array in rows)) for i in range(3)]
+
+
+def _scaled(known: list[tuple[int, float]], measured: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """`measured`, and for the sizes that there was no time for, `known` in proportion."""
+    rows, seconds = measured[-1]
+    ratio = seconds / dict(known)[rows] if rows in dict(known) else 1.0
+    return [*measured, *((size, ratio * taken) for size, taken in known if size > rows)]
+
+
+def _equal(datatype: DataType, one: Array, other: Array) -> bool:
     if one.shape != other.shape:
         return False
+    if datatype is DataType.BF16:
+        one, other = examples.from_bf16(one), examples.from_bf16(other)
     if one.dtype.kind == "f":
         return bool(np.allclose(one, other, equal_nan=True, **_TOLERANCE))
     return bool(np.array_equal(one, other))
@@ -294,25 +328,34 @@ def _median_run_s(run: Callable[[], Tensors], until: float) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def _concurrent_rate(instances: list[Instance], inputs: Tensors, until: float) -> float:
-    """Batches per second of all instances at once."""
+def _concurrent_rate(instances: list[Instance], inputs: Tensors) -> float:
+    """Batches per second of all instances at once; 0.0 when one of them fails or does not come back."""
     runs = 3
     barrier = threading.Barrier(len(instances) + 1)
+    failures: list[Exception] = []
 
     def work(instance: Instance) -> None:
-        instance.run(inputs)
-        barrier.wait()
-        for _ in range(runs):
+        try:
             instance.run(inputs)
+            barrier.wait(_PATIENCE_S)
+            for _ in range(runs):
+                instance.run(inputs)
+        except Exception as error:
+            failures.append(error)
+            barrier.abort()
 
     threads = [threading.Thread(target=work, args=(instance,), daemon=True) for instance in instances]
     for thread in threads:
         thread.start()
-    barrier.wait()
+    with suppress(threading.BrokenBarrierError):
+        barrier.wait(_PATIENCE_S)
     started = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    return runs * len(instances) / (time.perf_counter() - started)
+    for thread in threads:  # also after a failure: what still runs would disturb the next measurement
+        thread.join(max(0.0, started + _PATIENCE_S - time.perf_counter()))
+    seconds = time.perf_counter() - started
+    if failures or any(thread.is_alive() for thread in threads):
+        return 0.0
+    return runs * len(instances) / seconds
 
 
 def _handover_s() -> float:
@@ -323,16 +366,16 @@ def _handover_s() -> float:
         done = threading.Event()
         started = time.perf_counter()
         thread.run(done.set)
-        done.wait()
+        done.wait(_PATIENCE_S)
         times.append(time.perf_counter() - started)
     thread.stop()
     return sorted(times)[len(times) // 2]
 
 
-def _divisors(cores: int) -> list[int]:
-    """Threads per instance worth trying: 1, 2, 4, ... and all cores."""
-    powers = [1 << exponent for exponent in range(cores.bit_length()) if 1 << exponent <= cores]
-    return powers if powers[-1] == cores else [*powers, cores]
+def _threads_to_try(cores: int) -> list[int]:
+    """Threads per instance: 1 and all cores, then 2, 4, ... while there is time."""
+    between = [1 << exponent for exponent in range(1, cores.bit_length()) if 1 << exponent < cores]
+    return [1, cores, *between]
 
 
 def _per_s(rate: float) -> str:

@@ -7,7 +7,10 @@ Rules:
 - a and c are never negative.
 - When the batches seen lately are all of one size, only a moves: the split of a and c cannot be seen there.
 - One observation counts at most four times its prediction, so that a pause of the machine is not taken for the
-  model's speed; a lasting change still gets through, by a factor of four per step.
+  model's speed.
+- When the residuals have drifted for some batches (CUSUM), what was learned before is forgotten and the fit starts
+  again from the batch just seen. Averaging alone would take a hundred batches to unlearn a profile that is wrong by
+  a factor of a hundred, and a scheduler that refuses by it sees only a few batches a second.
 - `high(n)` adds two standard deviations of the relative residual.
 """
 
@@ -21,6 +24,8 @@ _OUTLIER = 4.0
 _Z = 2.0
 _CUSUM_SLACK = 0.5
 _CUSUM_ALARM = 8.0
+_LEAST_RATIO = 1e-3
+_FIRST_VARIANCE = 0.01
 
 
 class LatencyModel:
@@ -42,8 +47,8 @@ class LatencyModel:
         self.stale = False
         self.samples = 0
         self._w = self._wn = self._wnn = self._wy = self._wny = 0.0
-        self._variance = 0.01
-        self._high_factor = 1.2
+        self._variance = _FIRST_VARIANCE
+        self._high_factor = 1.0 + _Z * math.sqrt(_FIRST_VARIANCE)
         self._cusum_up = self._cusum_down = 0.0
         for rows, seconds in profile:
             self._learn(rows, seconds)
@@ -61,9 +66,9 @@ class LatencyModel:
         """Learn that a batch of `rows` took `seconds`."""
         predicted = self.fixed_s + self.marginal_s * rows
         if predicted > 0.0:
-            relative = (seconds - predicted) / predicted
-            self._track(min(relative, _OUTLIER - 1.0))
             seconds = min(seconds, _OUTLIER * predicted)
+            if self._drifted(seconds / predicted):
+                self._restart(seconds / predicted)
         self._learn(rows, seconds)
         self._fit()
         self.samples += 1
@@ -89,10 +94,22 @@ class LatencyModel:
         self.marginal_s = slope
         self.fixed_s = max(mean_y - slope * mean_n, 0.0)
 
-    def _track(self, relative: float) -> None:
+    def _drifted(self, ratio: float) -> bool:
+        relative = ratio - 1.0
         self.residual += (1.0 - FORGETTING) * (relative - self.residual)
         self._variance += (1.0 - FORGETTING) * (relative * relative - self._variance)
         self._high_factor = 1.0 + _Z * math.sqrt(self._variance)
         self._cusum_up = max(0.0, self._cusum_up + relative - _CUSUM_SLACK)
-        self._cusum_down = max(0.0, self._cusum_down - relative - _CUSUM_SLACK)
-        self.stale = self.stale or max(self._cusum_up, self._cusum_down) > _CUSUM_ALARM
+        # A pause makes a batch slow by any factor, nothing makes one fast: the logarithm lets two of them tell.
+        down = -math.log(max(ratio, _LEAST_RATIO)) if relative < 0.0 else -relative
+        self._cusum_down = max(0.0, self._cusum_down + down - _CUSUM_SLACK)
+        return self._cusum_up > _CUSUM_ALARM or self._cusum_down > _CUSUM_ALARM
+
+    def _restart(self, ratio: float) -> None:
+        self.stale = True
+        self._cusum_up = self._cusum_down = 0.0
+        self._variance = _FIRST_VARIANCE
+        self._high_factor = 1.0 + _Z * math.sqrt(_FIRST_VARIANCE)
+        self._w = self._wn = self._wnn = self._wy = self._wny = 0.0
+        # Until sizes vary again, both parts are taken to have changed alike.
+        self.marginal_s *= ratio

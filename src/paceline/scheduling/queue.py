@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Iterator
 
-from paceline.core.requests import InferRequest
+from paceline.core.requests import QUEUED, InferRequest
 
 
 def _deadline(request: InferRequest) -> float:
@@ -58,6 +58,25 @@ class DeadlineQueue:
         self._forget(request, group)
         return request
 
+    def take(self, group: deque[InferRequest], max_rows: int) -> tuple[list[InferRequest], int]:
+        """Take heads of `group` while their rows fit into `max_rows`; the requests and their rows."""
+        requests: list[InferRequest] = []
+        rows = size_bytes = 0
+        while group:
+            following = rows + group[0].rows
+            if following > max_rows:
+                break
+            rows = following
+            request = group.popleft()
+            size_bytes += request.bytes
+            requests.append(request)
+        if not group:
+            del self._groups[requests[0].group]
+        self.requests -= len(requests)
+        self.rows -= rows
+        self.bytes -= size_bytes
+        return requests, rows
+
     def most_urgent(self) -> deque[InferRequest] | None:
         """The group to serve next, sorted by deadline; None when nothing waits."""
         groups = self._groups
@@ -78,6 +97,23 @@ class DeadlineQueue:
             while group and group[0].deadline <= now:
                 late.append(self.pop(group))
         return late
+
+    def validate_state(self) -> None:
+        """Check that counters and order agree with what is held.
+
+        Raises:
+            AssertionError: a defect in the queue.
+        """
+        held = list(self)
+        assert self.requests == len(held)
+        assert self.rows == sum(request.rows for request in held)
+        assert self.bytes == sum(request.bytes for request in held)
+        assert all(request.state == QUEUED for request in held)
+        for key, group in self._groups.items():
+            order = [(request.deadline, request.sequence) for request in group]
+            assert order == sorted(order)
+            assert group
+            assert all(request.group == key for request in group)
 
     def __iter__(self) -> Iterator[InferRequest]:
         for group in self._groups.values():

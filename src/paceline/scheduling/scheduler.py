@@ -85,21 +85,26 @@ class Scheduler:
         self._apart: deque[list[InferRequest]] = deque()
         self._last_end = -_NO_TIME
         self._sequence = 0
+        self._row_s = 0.0  # what a row costs at most, in full batches
+        self._learned()
 
     # -- events -----------------------------------------------------------------------------------------------
 
-    def arrived(self, request: InferRequest, now: float) -> None:
+    def arrived(self, request: InferRequest, now: float, *, admitted: bool = False) -> None:
         """Admit one request to the queue.
 
         Args:
             request: inputs of shape [rows, ...]; rows >= 1.
             now: monotonic seconds; must not go back.
+            admitted: `admit` was just asked, and nothing has happened since.
+
         Raises:
             Overloaded: a bound is reached, or the deadline cannot be met.
         """
         if self.log is not None:
-            self.log.append(("arrived", now, request.rows, request.bytes, request.deadline, request.group))
-        self.admit(request.rows, request.bytes, request.deadline, now)
+            self._log_arrival(request, now, admitted)
+        if not admitted:
+            self.admit(request.rows, request.bytes, request.deadline, now)
         self._sequence += 1
         request.arrived = now
         request.sequence = self._sequence
@@ -121,13 +126,12 @@ class Scheduler:
             Overloaded: as for `arrived`.
         """
         queue, policy = self._queue, self.policy
-        if queue.requests >= policy.max_queue_requests:
+        if queue.requests >= policy.max_queue_requests or (rows > policy.max_batch_rows and self._too_many_parts(rows)):
             raise self._overloaded("Exceeds maximum queue size", "queue_full", now)
         if queue.bytes + size_bytes > policy.max_queue_bytes and queue.requests:
             raise self._overloaded("Exceeds maximum queue size in bytes", "queue_bytes", now)
         # Most requests have seconds of slack: a bound that is certainly too high settles those.
-        most = policy.max_batch_rows
-        if now + (queue.rows + rows + 3 * most) * self.latency.high(most) / most <= deadline:
+        if now + (queue.rows + rows + 3 * policy.max_batch_rows) * self._row_s <= deadline:
             return
         if self._predicted_end(rows, now) > deadline and not self._must_probe(now):
             raise self._overloaded("the deadline would pass in the queue", "deadline_unreachable", now)
@@ -136,7 +140,8 @@ class Scheduler:
         """Forget a request whose client left. What already runs goes on, its result is ignored."""
         if self.log is not None:
             self.log.append(("cancelled", now, request.sequence))
-        self._end(request)
+        if request.state != DONE:
+            self._end(request)
 
     def expired(self, now: float) -> list[InferRequest]:
         """End every request whose deadline is not after `now`, waiting or running."""
@@ -147,7 +152,7 @@ class Scheduler:
             late += [request for request in requests if request.state != DONE and request.deadline <= now]
         for request in late:
             request.state = DONE
-        return self._end_all(late)
+        return self._ended("late", self._end_all(late), now)
 
     def finished(self, batch: Batch, now: float) -> list[InferRequest]:
         """Take back the instance; the requests of the batch that still want their answer."""
@@ -155,9 +160,12 @@ class Scheduler:
             self.log.append(("finished", now, batch.instance))
         self._free(batch, now)
         self.latency.observe(batch.rows, now - batch.started)
+        self._learned()
         wanted = [request for request in batch.requests if request.state == RUNNING]
         for request in wanted:
             request.state = DONE
+        if self.log is not None:
+            self._ended("answered", wanted, now)
         return wanted
 
     def failed(self, batch: Batch, now: float) -> list[InferRequest]:
@@ -167,7 +175,7 @@ class Scheduler:
         self._free(batch, now)
         suspects = [request for request in batch.requests if request.state == RUNNING]
         if len(batch.requests) == 1:
-            return self._end_all(suspects)
+            return self._ended("guilty", self._end_all(suspects), now)
         half = (len(suspects) + 1) // 2
         self._apart.extendleft(requests for requests in (suspects[half:], suspects[:half]) if requests)
         return []
@@ -184,32 +192,29 @@ class Scheduler:
         dropped: list[InferRequest] = []
         if not self._idle:
             return None, dropped
-        while self._apart:
-            requests = [request for request in self._apart.popleft() if request.state == RUNNING]
-            late = [request for request in requests if request.deadline <= now]
-            dropped += self._end_all(late)
-            if late:
-                requests = [request for request in requests if request.state == RUNNING]
-            if requests:
-                return self._start(requests, sum(request.rows for request in requests), now), dropped
-        while (group := self._queue.most_urgent()) is not None:
-            self._drop_late(group, dropped, now)
-            if group:
-                requests, rows = self._take(group)
-                return self._start(requests, rows, now), dropped
-        return None, dropped
+        if self.log is not None:
+            self.log.append(("next_batch", now))
+        batch = self._rerun(dropped, now) if self._apart else None
+        while batch is None and (group := self._queue.most_urgent()) is not None:
+            # Behind a head that was dropped, another group may be more urgent: look again.
+            if not self._drop_late(group, dropped, now):
+                requests, rows = self._queue.take(group, self.policy.max_batch_rows)
+                batch = self._start(requests, rows, now)
+        if dropped:
+            self._ended("dropped", dropped, now)
+        return batch, dropped
 
     # -- statistics -------------------------------------------------------------------------------------------
 
     @property
     def queued_requests(self) -> int:
         """Requests (or parts of large ones) that wait."""
-        return self._queue.requests + sum(len(requests) for requests in self._apart)
+        return self._queue.requests + len(self._waiting_apart())
 
     @property
     def queued_rows(self) -> int:
         """Rows that wait."""
-        return self._queue.rows
+        return self._queue.rows + sum(request.rows for request in self._waiting_apart())
 
     @property
     def running_batches(self) -> int:
@@ -234,7 +239,61 @@ class Scheduler:
         work_s = self._residual(now) + batches * self.latency(self.policy.max_batch_rows)
         return work_s / self.policy.instances
 
+    def validate_state(self) -> None:
+        """Check that what is remembered agrees with itself; tests do so after every event.
+
+        Raises:
+            AssertionError: a defect in the scheduler.
+        """
+        most = self.policy.max_batch_rows
+        self._queue.validate_state()
+        assert all(request.rows <= most for request in self._queue)
+        assert sorted([*self._idle, *self._running]) == list(range(self.policy.instances))
+        outside = [request for requests in self._outside_queue() for request in requests]
+        assert len(outside) == len(set(outside)), "a request runs twice"
+        assert all(request.state in (RUNNING, DONE) for request in outside)
+        for instance, batch in self._running.items():
+            assert batch.instance == instance
+            assert batch.rows == sum(request.rows for request in batch.requests) <= most
+
     # -- inside -----------------------------------------------------------------------------------------------
+
+    def _log_arrival(self, request: InferRequest, now: float, admitted: bool) -> None:
+        assert self.log is not None
+        size = (request.rows, request.bytes)
+        self.log.append(("arrived", now, *size, request.deadline, request.group, admitted))
+        if not admitted:
+            # Asked twice, which changes nothing: the log then needs no handler on the path of every request.
+            try:
+                self.admit(*size, request.deadline, now)
+            except Overloaded as refusal:
+                self.log.append(("rejected", now, refusal.reason))
+                return
+        self.log.append(("admitted", now, self._sequence + 1))
+
+    def _too_many_parts(self, rows: int) -> bool:
+        # A request that alone has more parts than may wait gets in when nothing else does, as one with many bytes.
+        parts = -(-rows // self.policy.max_batch_rows)
+        return self._queue.requests > 0 and self._queue.requests + parts > self.policy.max_queue_requests
+
+    def _waiting_apart(self) -> list[InferRequest]:
+        return [request for requests in self._apart for request in requests if request.state == RUNNING]
+
+    def _rerun(self, dropped: list[InferRequest], now: float) -> Batch | None:
+        """Start the next part of a batch that failed."""
+        while self._apart:
+            requests = self._apart.popleft()
+            late = [request for request in requests if request.state == RUNNING and request.deadline <= now]
+            dropped += self._end_all(late)
+            requests = [request for request in requests if request.state == RUNNING]
+            if requests:
+                return self._start(requests, sum(request.rows for request in requests), now)
+        return None
+
+    def _ended(self, why: str, requests: list[InferRequest], now: float) -> list[InferRequest]:
+        if self.log is not None:
+            self.log.append((why, now, [request.sequence for request in requests]))
+        return requests
 
     def _outside_queue(self) -> list[list[InferRequest]]:
         return [*self._apart, *(batch.requests for batch in self._running.values())]
@@ -252,39 +311,35 @@ class Scheduler:
         extra = -(-own // most) - 1  # further batches that a large request needs for itself
         return now + wait_s + extra * self.latency(most) + self.latency.high(min(own, most))
 
+    def _learned(self) -> None:
+        most = self.policy.max_batch_rows
+        self._row_s = self.latency.high(most) / most
+
     def _must_probe(self, now: float) -> bool:
         return bool(self._idle) and not self._queue.requests and now - self._last_end >= PROBE_S
 
     def _overloaded(self, message: str, reason: str, now: float) -> Overloaded:
         return Overloaded(message, reason=reason, retry_after_s=max(0.001, self.predicted_drain_s(now)))
 
-    def _drop_late(self, group: deque[InferRequest], dropped: list[InferRequest], now: float) -> None:
+    def _drop_late(self, group: deque[InferRequest], dropped: list[InferRequest], now: float) -> bool:
+        """Drop the heads that the batch would finish too late; True when there were any."""
+        before = len(dropped)
         most = self.policy.max_batch_rows
         if group[0].deadline - now > self.latency.high(most):
-            return
+            return False
         probe = now - self._last_end >= PROBE_S
         rows = sum(request.rows for request in group)
         while group:
             head = group[0]
             end = now + self.latency.high(min(rows, most))
             if head.deadline > now and (probe or end <= head.deadline):
-                return
+                break
             self._queue.pop(group)
             head.state = DONE
             dropped += self._end_all([head])
             # Ending a part takes its brothers out of the queue too.
             rows = rows - head.rows if head.parent is None else sum(request.rows for request in group)
-
-    def _take(self, group: deque[InferRequest]) -> tuple[list[InferRequest], int]:
-        most = self.policy.max_batch_rows
-        requests: list[InferRequest] = []
-        rows = 0
-        pop = self._queue.pop
-        while group and rows + group[0].rows <= most:
-            request = pop(group)
-            rows += request.rows
-            requests.append(request)
-        return requests, rows
+        return len(dropped) > before
 
     def _start(self, requests: list[InferRequest], rows: int, now: float) -> Batch:
         batch = Batch(requests, rows, self._idle.pop(), now)

@@ -1,0 +1,100 @@
+"""Runs one batch on an instance and judges what came out; on whichever thread it is called."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paceline.core.errors import InternalError, ModelFailed, PacelineError
+from paceline.core.requests import InferRequest
+from paceline.core.tensors import Array, DataType, Signature, Tensors
+from paceline.runtimes.base import Instance
+from paceline.scheduling import Batch
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a batch: outputs, or an error.
+
+    Attributes:
+        suspicious: an output may hold NaN or infinity.
+        run_s: seconds in the runtime; `service_s` also holds the way to the thread and back.
+    """
+
+    outputs: Tensors = ()
+    error: PacelineError | None = None
+    suspicious: bool = False
+    run_s: float = 0.0
+    service_s: float = 0.0
+
+
+class BatchRunner:
+    """Runs the batches of one model.
+
+    Args:
+        check_finite: look for outputs that are not finite.
+    """
+
+    def __init__(
+        self, model: str, instances: Sequence[Instance], signature: Signature, *, check_finite: bool
+    ) -> None:
+        self._model = model
+        self._instances = instances
+        self._signature = signature
+        self._check_finite = check_finite and any(
+            spec.datatype.is_float and spec.datatype is not DataType.BF16 for spec in signature.outputs
+        )
+
+    def run(self, batch: Batch) -> Result:
+        """Run a batch. Whatever the model raises becomes the result's error."""
+        started = time.monotonic()
+        result = Result()
+        try:
+            outputs = self._instances[batch.instance].run(_gather(batch.requests))
+            self._check_rows(outputs, batch.rows)
+            result.suspicious = self._check_finite and not all(_surely_finite(output) for output in outputs)
+            result.outputs = outputs
+        except PacelineError as error:
+            result.error = error
+        except Exception as error:
+            result.error = InternalError(f"{type(error).__name__}: {error}", model=self._model)
+        result.run_s = time.monotonic() - started
+        return result
+
+    def _check_rows(self, outputs: Tensors, rows: int) -> None:
+        if not self._signature.batched:
+            return
+        for spec, output in zip(self._signature.outputs, outputs, strict=True):
+            if output.ndim == 0 or output.shape[0] != rows:
+                got = output.shape[0] if output.ndim else "a scalar"
+                raise ModelFailed(
+                    f"output '{spec.name}': expected {rows} rows, got {got}",
+                    code="bad_model_output",
+                    model=self._model,
+                )
+
+
+def all_finite(outputs: Tensors) -> bool:
+    """True when no output holds NaN or infinity."""
+    return all(output.dtype.kind != "f" or bool(np.isfinite(output).all()) for output in outputs)
+
+
+def _gather(requests: list[InferRequest]) -> Tensors:
+    """The inputs of all requests, joined along axis 0."""
+    if len(requests) == 1:
+        return requests[0].inputs
+    columns = zip(*[request.inputs for request in requests], strict=True)
+    return tuple([np.concatenate(column) for column in columns])
+
+
+def _surely_finite(array: Array) -> bool:
+    """False when `array` may hold NaN or infinity.
+
+    The dot product with itself reads the memory once, at half the cost of `isfinite(...).all()`; it may overflow
+    where every element is finite, and then `all_finite` decides.
+    """
+    return array.dtype.kind != "f" or math.isfinite(np.vdot(array, array))

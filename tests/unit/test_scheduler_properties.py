@@ -1,0 +1,293 @@
+"""The scheduler's promises under any order of events, on a virtual clock.
+
+The machine plays the engine: it brings requests, runs the batches it is given and reports their ends. It keeps its own
+account of what waits and runs, and compares.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from paceline.core.errors import Overloaded
+from paceline.core.requests import DONE, InferRequest
+from paceline.scheduling import Batch, LatencyModel, Policy, Scheduler
+from paceline.scheduling.replay import decisions, replay
+
+PROFILES = [[], [(1, 0.01), (8, 0.03)], [(1, 2.0), (8, 6.0)]]
+Arrival = tuple[int, float, int, str, str | None]
+ARRIVALS = st.tuples(
+    st.one_of(st.integers(1, 3), st.integers(1, 24)),
+    st.sampled_from([30.0, 0.0, 0.02, 0.1, 0.1, 1.0, float("inf")]),
+    st.integers(0, 40),
+    st.sampled_from(["a", "a", "b", "c"]),
+    st.sampled_from([None, None, None, None, "raises", "nonfinite"]),
+)
+ENDINGS = {"answered", "rejected", "dropped", "expired", "cancelled", "failed"}
+
+
+@dataclass(eq=False)
+class Account:
+    """What the test knows of one request.
+
+    Attributes:
+        poisoned: `raises` fails every batch that holds it; `nonfinite` spoils only its own outputs.
+        waiting, running, apart: its pieces (itself, or its parts), by where they are.
+    """
+
+    request: InferRequest
+    poisoned: str | None
+    waiting: list[InferRequest] = field(default_factory=list)
+    running: set[InferRequest] = field(default_factory=set)
+    apart: set[InferRequest] = field(default_factory=set)
+    ending: str | None = None
+
+    def end(self, ending: str) -> None:
+        assert self.ending is None, f"{self.ending}, then {ending}"
+        self.ending = ending
+        self.waiting, self.apart = [], set()
+        if ending != "rejected":
+            pieces = self.request.parts or [self.request]
+            assert all(piece.state == DONE for piece in pieces), "parts end together"
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        max_batch_rows=st.integers(1, 8),
+        instances=st.integers(1, 3),
+        max_queue_requests=st.sampled_from([1, 4, 64, 64]),
+        max_queue_bytes=st.sampled_from([50, 10_000, 10_000]),
+        profile=st.sampled_from(PROFILES),
+    )
+    def begin(self, profile: list[tuple[int, float]], **bounds: int) -> None:
+        self.profile = profile
+        self.policy = Policy(**bounds)
+        self.log: deque = deque()
+        self.scheduler = Scheduler(self.policy, LatencyModel(profile), log=self.log)
+        self.now = 100.0
+        self.accounts: dict[InferRequest, Account] = {}
+        self.batches: list[Batch] = []
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    @rule(arrivals=st.lists(ARRIVALS, min_size=1, max_size=6), admitted=st.booleans())
+    def arrive(self, arrivals: list[Arrival], admitted: bool) -> None:
+        for arrival in arrivals:
+            self.arrive_one(*arrival, admitted)
+
+    def arrive_one(
+        self,
+        size: int,
+        patience_s: float,
+        size_bytes: int,
+        group: str,
+        poisoned: str | None,
+        admitted: bool,
+    ) -> None:
+        rows = min(size, 3 * self.policy.max_batch_rows)
+        request = InferRequest((), rows, self.now + patience_s, _never, group, size_bytes)
+        account = self.accounts[request] = Account(request, poisoned)
+        try:
+            if admitted:
+                self.scheduler.admit(rows, size_bytes, request.deadline, self.now)
+            self.scheduler.arrived(request, self.now, admitted=admitted)
+        except Overloaded as error:
+            assert error.retry_after_s > 0
+            account.end("rejected")
+            return
+        account.waiting = list(request.parts or [request])
+        assert sum(piece.rows for piece in account.waiting) == rows
+        self.check_bounds(account)
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.02, 0.1, 0.3, 5.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: any(account.ending is None for account in self.accounts.values()))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        account = data.draw(st.sampled_from([a for a in self.accounts.values() if a.ending is None]))
+        self.scheduler.cancelled(account.request, self.now)
+        account.end("cancelled")
+
+    @rule()
+    def expire(self) -> None:
+        due = {r for r, a in self.accounts.items() if a.ending is None and r.deadline <= self.now}
+        late = self.scheduler.expired(self.now)
+        assert len(late) == len(due)
+        assert set(late) == due
+        for request in late:
+            self.accounts[request].end("expired")
+        assert self.scheduler.next_deadline() > self.now
+
+    @rule()
+    def dispatch(self) -> None:
+        while self.scheduler.has_work:
+            batch, dropped = self.scheduler.next_batch(self.now)
+            for request in dropped:
+                self.accounts[request].end("dropped")
+            if batch is None:
+                break
+            self.batches.append(batch)
+            self.check_batch(batch)
+        all_busy = len(self.batches) == self.policy.instances
+        assert all_busy or not self.pieces("waiting") + self.pieces("apart"), "an idle instance and work"
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def batch_ends(self, data: st.DataObject) -> None:
+        self.end_batch(data.draw(st.sampled_from(self.batches)))
+
+    # -- the engine's part ------------------------------------------------------------------------------------
+
+    def end_batch(self, batch: Batch) -> None:
+        self.batches.remove(batch)
+        accounts = {piece: self.accounts[piece.parent or piece] for piece in batch.requests}
+        for piece, account in accounts.items():
+            account.running.discard(piece)
+        if any(account.poisoned == "raises" for account in accounts.values()):
+            self.batch_fails(batch, accounts)
+            return
+        for piece in self.scheduler.finished(batch, self.now):
+            self.settle(piece, accounts[piece])
+
+    def batch_fails(self, batch: Batch, accounts: dict[InferRequest, Account]) -> None:
+        alive = {piece for piece, account in accounts.items() if account.ending is None}
+        guilty = self.scheduler.failed(batch, self.now)
+        for request in guilty:
+            assert self.accounts[request].poisoned == "raises", "only the guilty fail"
+            self.accounts[request].end("failed")
+        if not guilty:
+            for piece in alive:
+                accounts[piece].apart.add(piece)
+
+    def settle(self, piece: InferRequest, account: Account) -> None:
+        assert account.ending is None, "answered after its end"
+        if account.poisoned == "nonfinite":
+            self.scheduler.cancelled(account.request, self.now)
+            account.end("failed")
+        elif not account.waiting and not account.running and not account.apart:
+            account.end("answered")
+
+    def pieces(self, place: str) -> list[InferRequest]:
+        return [piece for account in self.accounts.values() for piece in getattr(account, place)]
+
+    # -- checks -----------------------------------------------------------------------------------------------
+
+    def check_bounds(self, newest: Account) -> None:
+        waiting = self.pieces("waiting")
+        alone = len(waiting) == len(newest.waiting)
+        assert alone or len(waiting) <= self.policy.max_queue_requests
+        assert alone or sum(piece.bytes for piece in waiting) <= self.policy.max_queue_bytes
+
+    def check_batch(self, batch: Batch) -> None:
+        assert 1 <= batch.rows == sum(piece.rows for piece in batch.requests) <= self.policy.max_batch_rows
+        assert len({piece.group for piece in batch.requests}) == 1
+        assert [piece.offset for piece in batch.requests] == [
+            sum(other.rows for other in batch.requests[:index]) for index in range(len(batch.requests))
+        ]
+        for piece in batch.requests:
+            assert piece.deadline > self.now, "started at or after its deadline"
+            assert self.accounts[piece.parent or piece].ending is None, "started after its end"
+        if any(batch.requests[0] in account.apart for account in self.accounts.values()):
+            self.leave("apart", batch)
+        else:
+            self.check_order(batch)
+            self.leave("waiting", batch)
+
+    def check_order(self, batch: Batch) -> None:
+        """The most urgent group goes first, and its pieces leave in the order of deadline and arrival."""
+        line = sorted(self.pieces("waiting"), key=lambda piece: (piece.deadline, piece.sequence))
+        group = [piece for piece in line if piece.group == line[0].group]
+        assert batch.requests == group[: len(batch.requests)]
+        following = group[len(batch.requests) :]
+        assert not following or batch.rows + following[0].rows > self.policy.max_batch_rows
+
+    def leave(self, place: str, batch: Batch) -> None:
+        for piece in batch.requests:
+            account = self.accounts[piece.parent or piece]
+            getattr(account, place).remove(piece)
+            account.running.add(piece)
+
+    @invariant()
+    def state_is_sound(self) -> None:
+        self.scheduler.validate_state()
+
+    @invariant()
+    def counters_equal_reality(self) -> None:
+        waiting = self.pieces("waiting") + self.pieces("apart")
+        assert self.scheduler.queued_requests == len(waiting)
+        assert self.scheduler.queued_rows == sum(piece.rows for piece in waiting)
+        assert self.scheduler.running_batches == len(self.batches)
+        alive = [request.deadline for request, account in self.accounts.items() if account.ending is None]
+        assert self.scheduler.next_deadline() == min(alive, default=float("inf"))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        self.dispatch()
+        while self.batches:
+            self.end_batch(self.batches[0])
+            self.dispatch()
+            self.state_is_sound()
+        for account in self.accounts.values():
+            assert account.ending in ENDINGS, "every request ends"
+            assert account.poisoned is None or account.ending != "answered"
+        assert self.scheduler.queued_requests == self.scheduler.queued_rows == 0
+        fresh = Scheduler(self.policy, LatencyModel(self.profile))
+        assert list(replay(self.log, fresh)) == list(decisions(self.log))
+
+
+def _never(request: InferRequest) -> None:
+    raise AssertionError("the scheduler calls nobody")
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=100, stateful_step_count=40)
+
+
+def scheduler_with_failing_batch(rows: int, deadline: float) -> tuple[Scheduler, Batch, list[InferRequest]]:
+    scheduler = Scheduler(Policy(32), LatencyModel())
+    requests = [InferRequest((), 1, deadline, _never) for _ in range(rows)]
+    for request in requests:
+        scheduler.arrived(request, 0.0)
+    batch, _ = scheduler.next_batch(0.0)
+    assert batch is not None
+    return scheduler, batch, requests
+
+
+def test_a_request_that_waits_for_its_rerun_is_dropped_at_its_deadline() -> None:
+    scheduler, batch, requests = scheduler_with_failing_batch(2, deadline=1.0)
+    assert scheduler.failed(batch, 0.5) == []
+    assert scheduler.next_batch(1.0) == (None, requests)
+    scheduler.validate_state()
+    assert scheduler.queued_requests == 0
+
+
+def test_an_abandoned_half_of_a_failed_batch_does_not_hold_up_the_other() -> None:
+    scheduler, batch, requests = scheduler_with_failing_batch(2, deadline=100.0)
+    scheduler.failed(batch, 0.0)
+    scheduler.cancelled(requests[0], 0.0)
+    assert scheduler.queued_requests == scheduler.queued_rows == 1
+    again, dropped = scheduler.next_batch(0.0)
+    assert again is not None
+    assert (again.requests, dropped) == (requests[1:], [])
+
+
+def test_the_guilty_one_of_32_is_found_in_eleven_batches() -> None:
+    scheduler, batch, requests = scheduler_with_failing_batch(32, deadline=100.0)
+    poisoned, guilty, answered, batches = requests[20], [], [], 0
+    while batch is not None:
+        batches += 1
+        if poisoned in batch.requests:
+            guilty += scheduler.failed(batch, 0.0)
+        else:
+            answered += scheduler.finished(batch, 0.0)
+        batch, _ = scheduler.next_batch(0.0)
+    assert guilty == [poisoned]
+    assert sorted(answered, key=requests.index) == [each for each in requests if each is not poisoned]
+    assert batches == 11
