@@ -64,6 +64,14 @@ class App:
         """Set the table of routes."""
         self._router = Router(routes)
 
+    def routed(self, method: str, path: str) -> bool:
+        """True when a route answers this method and path."""
+        try:
+            self._router.find(method.encode(), path.encode())
+        except Unrouted:
+            return False
+        return True
+
     # -- what connections call --------------------------------------------------------------------------------
 
     def handle(self, request: HttpRequest) -> None:

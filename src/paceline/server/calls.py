@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from paceline.core.errors import Cancelled, ModelFailed, Overloaded, PacelineError
 from paceline.core.requests import InferRequest
@@ -34,18 +35,19 @@ class Inference:
 
     Args:
         protocol: label in the metrics.
+
     Raises:
         Overloaded: the request would not be answered in time.
     """
 
-    __slots__ = ("_app", "_encode", "_http", "_infer", "_rescue", "deadline", "model", "protocol")
+    _rescue: Callable[[], None] | None = None
+    _encode: Encode
+    _infer: InferRequest | None = None
+    nonfinite_ok = False
 
     def __init__(self, app: App, http: HttpRequest, model: ServedModel, protocol: str) -> None:
         self._app = app
         self._http = http
-        self._encode: Encode | None = None
-        self._rescue: Callable[[], None] | None = None
-        self._infer: InferRequest | None = None
         self.model = model
         self.protocol = protocol
         self.deadline = app.deadline(http)
@@ -62,11 +64,14 @@ class Inference:
             rescue: called in place of answering with an error when the model failed.
         """
         self._encode = encode
-        self._rescue = rescue
+        if rescue is not None:
+            self._rescue = rescue
         http = self._http
         request = self._infer = self.model.request(inputs, self.deadline, self._done, len(http.body))
+        request.nonfinite_ok = self.nonfinite_ok
         try:
-            self.model.submit(request)
+            # A single row was admitted before it was decoded.
+            self.model.submit(request, admitted=request.rows == 1)
         except Overloaded as error:
             self._count(error)
             raise
@@ -86,7 +91,7 @@ class Inference:
             outcomes[index] = request.error or request
             waiting -= 1
             if waiting == 0:
-                self._reply(lambda: encode(outcomes), b"")
+                self._reply(encode, outcomes)
 
         def gone() -> None:
             for request in requests:
@@ -106,23 +111,19 @@ class Inference:
                 request.error = error
                 done(request, index)
         if not requests:
-            self._reply(lambda: encode(outcomes), b"")
+            self._reply(encode, outcomes)
 
     def _gone(self) -> None:
-        if self._infer is not None:
-            self.model.cancel(self._infer)
-            self._count(Cancelled("the client closed the connection"))
+        request, self._infer = self._infer, None
+        if request is not None:
+            self.model.cancel(request)
+        self._count(Cancelled("the client closed the connection"))
 
     def _done(self, request: InferRequest) -> None:
+        self._infer = None  # the two refer to one another: do not leave them to the garbage collector
         error = request.error
         if error is None:
-            assert self._encode is not None
-            extra = b"server-timing: queue;dur=%.3f, infer;dur=%.3f\r\nx-batch-size: %d\r\n" % (
-                request.queue_s * 1e3,
-                request.service_s * 1e3,
-                request.batch_rows,
-            )
-            self._reply(partial(self._encode, request), extra)
+            self._reply(self._encode, request)
         elif self._rescue is not None and isinstance(error, ModelFailed):
             self._rescue()
         else:
@@ -130,12 +131,18 @@ class Inference:
             self._count(error)
             self._app.fail(self._http, error)
 
-    def _reply(self, encode: Callable[[], Encoded], extra: bytes) -> None:
+    def _reply(self, encode: Callable[[Any], Encoded], result: Any) -> None:
         http = self._http
         http.on_disconnect = None
         try:
-            body, content_type, more = encode()
-            self._app.reply(http, 200, body, content_type, more + extra)
+            body, content_type, extra = encode(result)
+            if isinstance(result, InferRequest) and result.batch_rows:
+                extra += b"server-timing: queue;dur=%.3f, infer;dur=%.3f\r\nx-batch-size: %d\r\n" % (
+                    result.queue_s * 1e3,
+                    result.service_s * 1e3,
+                    result.batch_rows,
+                )
+            self._app.reply(http, 200, body, content_type, extra)
         except PacelineError as error:
             self._count(error)
             self._app.fail(http, error)

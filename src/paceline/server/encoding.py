@@ -1,4 +1,4 @@
-"""gzip and deflate, both ways: bodies in are inflated up to the limit, bodies out are compressed for who asks."""
+"""gzip and deflate, both ways: bodies in are inflated up to the limit, answers are compressed for who asks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from paceline.server.status import Rejection
 MIN_COMPRESSED_BYTES = 1024
 # The first level: on the loopback and in data centres, time is dearer than the last per cent of size.
 _LEVEL = 1
+_WINDOW_BYTES = 64 << 10
+# A gzip body may be many members in a row, each with a cost of its own: fewer bytes than this each are an attack.
+_MEMBER_BYTES = 1024
 
 
 class BadEncoding(Exception):
@@ -18,6 +21,10 @@ class BadEncoding(Exception):
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection.message)
         self.rejection = rejection
+
+
+class _OverLimit(Exception):
+    """More comes out than is allowed."""
 
 
 def inflate(body: bytes | bytearray | memoryview, encoding: bytes, limit_bytes: int) -> bytes:
@@ -45,23 +52,40 @@ def inflate(body: bytes | bytearray | memoryview, encoding: bytes, limit_bytes: 
 
 def _inflated(body: bytes | bytearray | memoryview, window: int, limit_bytes: int) -> bytes:
     pieces: list[bytes] = []
-    rest, left = bytes(body), limit_bytes
+    view, at, left = memoryview(body), 0, limit_bytes
+    members = len(body) // _MEMBER_BYTES + 1
     try:
-        while rest:  # gzip allows several members in a row
-            inflater = zlib.decompressobj(window)
-            piece = inflater.decompress(rest, left + 1)
+        while at < len(view):
+            if len(pieces) == members or (pieces and window <= zlib.MAX_WBITS):
+                raise zlib.error("data behind the end")
+            piece, used = _member(view[at:], window, left)
+            at += used
             left -= len(piece)
-            if left < 0:
-                raise BadEncoding(
-                    Rejection(413, "request_too_large", f"the body inflates to more than {limit_bytes} bytes")
-                )
-            if not inflater.eof:
-                raise zlib.error("the compressed data ends early")
             pieces.append(piece)
-            rest = inflater.unused_data
     except zlib.error as error:
         raise BadEncoding(Rejection(400, "decode_error", f"corrupt compressed body: {error}")) from error
-    return b"".join(pieces)
+    except _OverLimit:
+        too_large = Rejection(413, "request_too_large", f"the body inflates to more than {limit_bytes} bytes")
+        raise BadEncoding(too_large) from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _member(view: memoryview, window: int, limit_bytes: int) -> tuple[bytes, int]:
+    """Inflate one stream; its data, and how many bytes it took. Windows, because what is left over is copied."""
+    inflater = zlib.decompressobj(window)
+    pieces: list[bytes] = []
+    used, left = 0, limit_bytes
+    while not inflater.eof:
+        if used == len(view):
+            raise zlib.error("the compressed data ends early")
+        fed = view[used : used + _WINDOW_BYTES]
+        piece = inflater.decompress(fed, left + 1)
+        left -= len(piece)
+        if left < 0:
+            raise _OverLimit
+        pieces.append(piece)
+        used += len(fed) - len(inflater.unused_data)
+    return b"".join(pieces), used
 
 
 def chosen(accept: bytes) -> bytes:

@@ -17,115 +17,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import httptools
+import numpy as np
 
+from paceline.server.http_request import JSON, Body, Home, HttpRequest, Limits
 from paceline.server.status import REASONS, Rejection
+
+__all__ = ["JSON", "READ_BYTES", "Body", "HttpConnection", "HttpRequest", "Limits"]
 
 READ_BYTES: Final = 256 << 10
 _DIRECT_MIN_BYTES: Final = 64 << 10
 _MAX_PIPELINED: Final = 64
 _LINGER_S: Final = 2.0
 _NEVER: Final = float("inf")
+# How much of the next request has come.
+_NOTHING, _HEAD, _BODY = range(3)
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UNIQUE: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding")
 )
-
-JSON: Final = b"application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds on what one connection may send, and on how long it may take."""
-
-    body_bytes: int = 64 << 20
-    url_bytes: int = 8 << 10
-    head_bytes: int = 32 << 10
-    headers: int = 100
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    keep_alive_s: float = 75.0
-    write_timeout_s: float = 30.0
-
-
-class Home(Protocol):
-    """What a connection needs of its server."""
-
-    limits: Limits
-    draining: bool
-    read_buffer: memoryview
-    connections: set[HttpConnection]
-
-    def handle(self, request: HttpRequest) -> None:
-        """Answer the request, now or later, through `request.respond`."""
-
-    def refuse(self, request: HttpRequest, rejection: Rejection) -> None:
-        """Answer a request that breaks the protocol or a limit."""
-
-
-class HttpRequest:
-    """One request, complete with its body, and the way to answer it.
-
-    Attributes:
-        path: the target before `?`, still percent-encoded.
-        headers: lower-case names; repeated ones are joined with a comma.
-        received: monotonic seconds when the last byte had arrived.
-        on_disconnect: called when the client leaves before the answer.
-    """
-
-    __slots__ = (
-        "answered",
-        "body",
-        "connection",
-        "headers",
-        "id",
-        "keep_alive",
-        "method",
-        "on_disconnect",
-        "path",
-        "query",
-        "received",
-        "status",
-    )
-
-    def __init__(
-        self,
-        connection: HttpConnection,
-        method: bytes,
-        target: bytes,
-        headers: dict[bytes, bytes],
-        keep_alive: bool,
-    ) -> None:
-        self.connection = connection
-        self.method = method
-        self.path, _, self.query = target.partition(b"?")
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.body: bytes | bytearray | memoryview = b""
-        self.received = 0.0
-        self.id = b""
-        self.status = 0
-        self.answered = False
-        self.on_disconnect: Callable[[], None] | None = None
-
-    def respond(
-        self,
-        status: int,
-        body: bytes | list[bytes | memoryview] = b"",
-        content_type: bytes = JSON,
-        extra: bytes = b"",
-    ) -> None:
-        """Answer, once.
-
-        Args:
-            body: one piece, or several that are written one behind the other without a copy.
-            extra: further header lines, each ending in CRLF.
-        """
-        self.connection.write_response(self, status, body, content_type, extra)
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -138,15 +51,20 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_chunks",
         "_direct",
         "_eof",
-        "_head_bytes",
+        "_fed",
+        "_framed_at",
+        "_head_fed",
         "_headers",
+        "_held",
         "_home",
         "_last",
+        "_limits",
         "_parser",
         "_paused",
         "_pending",
-        "_reading_head",
+        "_phase",
         "_rejection",
+        "_repeated",
         "_request",
         "_size",
         "_transport",
@@ -156,6 +74,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self._limits = home.limits
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._pending: deque[HttpRequest | Rejection] = deque()
@@ -166,6 +85,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._eof = False
         self._rejection: Rejection | None = None
         self.expires = _NEVER
+        self._direct: memoryview | None = None  # a large body that the socket writes into
+        self._body: memoryview | None = None
+        self._fed = 0
+        self._framed_at = 0
+        self._held = False  # the socket is not read: enough waits
         self._begin_message()
 
     # -- the transport's calls --------------------------------------------------------------------------------
@@ -175,7 +99,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._parser = httptools.HttpRequestParser(self)
         self._home.connections.add(self)
-        self.expires = time.monotonic() + self._home.limits.header_timeout_s
+        self.expires = time.monotonic() + self._limits.header_timeout_s
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
         """Drop everything; tell who waits for the answer."""
@@ -223,12 +147,12 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The client reads too slowly: it has until the write timeout."""
         self._paused = True
-        self.expires = time.monotonic() + self._home.limits.write_timeout_s
+        self.expires = time.monotonic() + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self._paused = False
-        self.expires = _NEVER if self._request is not None else self._idle_until()
+        self.expires = time.monotonic() + self._limits.keep_alive_s
         self._start_next()
 
     # -- the parser's calls -----------------------------------------------------------------------------------
@@ -236,61 +160,62 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_url(self, url: bytes) -> None:
         """Part of the request target."""
         self._url += url
-        if len(self._url) > self._home.limits.url_bytes:
-            self._reject(414, "uri_too_long", f"the URL is longer than {self._home.limits.url_bytes} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or trailer."""
         if self._awaiting is not None:
             return  # trailers carry nothing that we use
-        headers = self._headers
-        self._head_bytes += len(name) + len(value) + 4
         name = name.lower()
-        if name in headers:
-            if name in _UNIQUE:
-                self._reject(400, "bad_request", f"duplicate header: {name.decode('latin-1')}")
-            value = headers[name] + b", " + value
-        headers[name] = value
-        limits = self._home.limits
-        if self._head_bytes > limits.head_bytes or len(headers) > limits.headers:
-            self._reject(
-                431, "headers_too_large", f"more than {limits.head_bytes} bytes or {limits.headers} headers"
-            )
+        headers = self._headers
+        headers[name] = value if name not in headers else self._joined(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is there: check what llhttp does not, and prepare for the body."""
-        headers, parser = self._headers, self._parser
+        if self._awaiting is not None:
+            return  # the head that `_read_on` made
+        headers, parser, limits = self._headers, self._parser, self._limits
+        # What has come is nearly always too little to exceed a limit.
+        if self._head_fed + self._fed > limits.url_bytes or len(headers) + self._repeated > limits.headers:
+            self._check_limits()
         version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
+        if version != "1.1" and version != "1.0":
             self._reject(505, "http_version", f"HTTP/{version} is not spoken here")
-        if version == "1.1" and b"host" not in headers:
+        if b"host" not in headers and version == "1.1":
             self._reject(400, "bad_request", "missing header: host")
-        self._reading_head = False
         self._awaiting = HttpRequest(
             self, parser.get_method(), self._url, headers, parser.should_keep_alive()
         )
+        if version == "1.0":
+            self._awaiting.is_http_1_0 = True
         length = headers.get(b"content-length")
         if length is not None:
-            self._expect_body(int(length))
+            self._size = size = int(length)
+            if size > limits.body_bytes:
+                self._too_large()
+            if size > _DIRECT_MIN_BYTES:
+                # Not zeroed: what a client only announces takes no memory until it comes.
+                self._body = np.empty(size, np.uint8).data
         elif b"transfer-encoding" in headers:
             if version == "1.0" or headers[b"transfer-encoding"].lower() != b"chunked":
                 self._reject(400, "bad_request", "unsupported transfer-encoding")
             self._size = -1
-            self._continue_if_asked()
 
     def on_body(self, chunk: bytes) -> None:
         """Part of the body."""
-        self._body_at += len(chunk)
         if self._body is not None:
-            self._body[self._body_at - len(chunk) : self._body_at] = chunk
-        elif self._body_at > self._home.limits.body_bytes:
-            self._too_large()
+            start = self._body_at
+            self._body_at += len(chunk)
+            self._body[start : self._body_at] = chunk
         elif self._size >= 0:
             self._chunks.append(chunk)
-        elif not self._chunks:
-            self._chunks.append(bytearray(chunk))
         else:
-            self._chunks[0] += chunk  # a million chunks of a byte must not be a million objects
+            self._body_at += len(chunk)
+            if self._body_at > self._limits.body_bytes:
+                self._too_large()
+            if self._chunks:
+                self._chunks[0] += chunk  # a million chunks of a byte must not be a million objects
+            else:
+                self._chunks.append(bytearray(chunk))
 
     def on_message_complete(self) -> None:
         """A whole request is there."""
@@ -298,57 +223,122 @@ class HttpConnection(asyncio.BufferedProtocol):
         if request is None:
             return
         chunks = self._chunks
+        if self._size and not chunks and self._body_at == 0 and self._parser.should_upgrade():
+            return  # the parser leaves the body to the other protocol: `_read_on`
         if self._body is not None:
             request.body = self._body
         elif chunks:
             request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._complete(request)
-        self._begin_message()
+        if len(request.body) > _DIRECT_MIN_BYTES:
+            self._hold_behind_another()
 
     # -- reading ----------------------------------------------------------------------------------------------
 
     def _begin_message(self) -> None:
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = 0
-        self._reading_head = True
         self._awaiting = None
         self._size = 0
         self._chunks: list[Any] = []
-        self._body: memoryview | None = None
+        self._body = None
         self._body_at = 0
-        self._direct: memoryview | None = None
+        self._phase = _NOTHING
+        self._head_fed = 0
+        self._repeated = 0
 
     def _feed(self, data: memoryview) -> None:
-        was_idle = self._reading_head and not self._url
+        self._fed = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # We may ignore an offer to upgrade; the parser stops there, so a new one reads what follows.
-            self._parser = httptools.HttpRequestParser(self)
-            offset = upgrade.args[0]
-            if 0 < offset < len(data):
-                self._feed(data[offset:])
+            self._read_on(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._fail_parse(error)
-        if self._reading_head:
-            if self._url and was_idle:
-                self.expires = time.monotonic() + self._home.limits.header_timeout_s
-            self._limit_partial_head(len(data))
-        elif self._body is not None and self._awaiting is not None:
+        if self._awaiting is not None:
+            self._body_is_partial()
+        elif self._url:
+            self._head_is_partial()
+        if self._request is None:
+            self._start_next()
+
+    def _read_on(self, data: memoryview) -> None:
+        """Ignore an offer to upgrade. The parser stops there, before the body: a new one reads what follows."""
+        self._parser = httptools.HttpRequestParser(self)
+        if self._awaiting is not None:
+            framing = b"content-length: %d" % self._size if self._size >= 0 else b"transfer-encoding: chunked"
+            ending = b"" if self._awaiting.keep_alive else b"\r\nconnection: close"
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%s%s\r\n\r\n" % (framing, ending))
+        if data and not self._last:
+            self._feed(data)
+
+    def _joined(self, name: bytes, value: bytes) -> bytes:
+        """The value of a repeated header. Bounded while it grows, for joining many takes quadratic time."""
+        if name in _UNIQUE:
+            self._reject(400, "bad_request", f"duplicate header: {name.decode('latin-1')}")
+        self._repeated += 1
+        if self._repeated > self._limits.headers:
+            self._too_many_headers()
+        return self._headers[name] + b", " + value
+
+    def _head_is_partial(self) -> None:
+        if self._phase == _NOTHING:
+            self._phase = _HEAD
+            self.expires = time.monotonic() + self._limits.header_timeout_s
+        self._head_fed += self._fed
+        # The parser keeps the beginning of a header to itself until the end has come: count the bytes it got.
+        # The first read may have held the end of another request too, hence the allowance.
+        limits = self._limits
+        if (
+            len(self._url) > limits.url_bytes
+            or self._head_fed > limits.head_bytes + limits.url_bytes + READ_BYTES
+        ):
+            try:
+                self._check_limits()
+                self._reject(431, "headers_too_large", "the headers do not end")
+            except _Stop:
+                self._fail_parse(None)
+
+    def _body_is_partial(self) -> None:
+        if self._phase == _BODY:
+            if self._size < 0:
+                self._limit_framing()
+            return
+        self._phase = _BODY
+        self._framed_at, self._head_fed = self._body_at, 0
+        self.expires = time.monotonic() + self._limits.body_timeout_s
+        self._continue_if_asked()
+        if self._body is not None:
             self._direct = self._body
             self._parser = None
-        self._start_next()
 
-    def _limit_partial_head(self, size_bytes: int) -> None:
-        """A header that never ends is not reported by the parser: count bytes."""
-        if self._last or (not self._url and not self._headers):
+    def _limit_framing(self) -> None:
+        """Trailers and chunk extensions must end: count the bytes that come while no body does."""
+        if self._framed_at != self._body_at:
+            self._framed_at, self._head_fed = self._body_at, 0
             return
-        self._size += size_bytes
-        if self._size > self._home.limits.head_bytes + self._home.limits.url_bytes + READ_BYTES:
-            self._queue_rejection(Rejection(431, "headers_too_large", "the headers do not end"))
+        self._head_fed += self._fed
+        if self._head_fed > self._limits.head_bytes + READ_BYTES:
+            self._queue_rejection(Rejection(431, "headers_too_large", "the trailers do not end"))
 
-    def _fail_parse(self, error: httptools.HttpParserError) -> None:
+    def _check_limits(self) -> None:
+        """Limits of the head. The sum is taken only when what was read could exceed it."""
+        limits, headers = self._limits, self._headers
+        if len(self._url) > limits.url_bytes:
+            self._reject(414, "uri_too_long", f"the URL is longer than {limits.url_bytes} bytes")
+        if len(headers) + self._repeated > limits.headers:
+            self._too_many_headers()
+        if self._head_fed + self._fed > limits.head_bytes:
+            size = sum(len(name) + len(value) + 4 for name, value in headers.items())
+            if size > limits.head_bytes:
+                self._too_many_headers()
+
+    def _too_many_headers(self) -> None:
+        limits = self._limits
+        shown = f"more than {limits.headers} headers, or {limits.head_bytes} bytes of them"
+        self._reject(431, "headers_too_large", shown)
+
+    def _fail_parse(self, error: httptools.HttpParserError | None) -> None:
         rejection, self._rejection = self._rejection, None
         if rejection is None:
             if self._last:
@@ -368,25 +358,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         raise _Stop
 
     def _too_large(self) -> None:
-        self._reject(
-            413, "request_too_large", f"the body is larger than {self._home.limits.body_bytes} bytes"
-        )
-
-    def _expect_body(self, size: int) -> None:
-        limits = self._home.limits
-        if size > limits.body_bytes:
-            self._too_large()
-        self._size = size
-        if size > _DIRECT_MIN_BYTES:
-            self._body = memoryview(bytearray(size))
-        self._continue_if_asked()
+        self._reject(413, "request_too_large", f"the body is larger than {self._limits.body_bytes} bytes")
 
     def _continue_if_asked(self) -> None:
-        self.expires = time.monotonic() + self._home.limits.body_timeout_s
-        if self._headers.get(b"expect", b"").lower() != b"100-continue" or self._transport is None:
+        request, transport = self._awaiting, self._transport
+        if request is None or transport is None or request.is_http_1_0:
+            return
+        if request.headers.get(b"expect", b"").lower() != b"100-continue":
             return
         if self._request is None and not self._pending:  # else it would stand before another request's answer
-            self._transport.write(_CONTINUE)
+            transport.write(_CONTINUE)
 
     def _direct_done(self) -> None:
         """The last byte of a large body arrived past the parser: a new one reads the next request."""
@@ -394,39 +375,53 @@ class HttpConnection(asyncio.BufferedProtocol):
         assert request is not None
         assert self._body is not None
         request.body = self._body
+        self._direct = None
         self._parser = httptools.HttpRequestParser(self)
         self._complete(request)
-        self._begin_message()
+        self._hold_behind_another()
         self._start_next()
 
     def _complete(self, request: HttpRequest) -> None:
         request.received = time.monotonic()
         if not request.keep_alive:
             self._last = True
+        self._begin_message()
         self._pending.append(request)
-        if len(self._pending) >= _MAX_PIPELINED and self._transport is not None:
+        if len(self._pending) >= _MAX_PIPELINED:
+            self._hold()
+
+    def _hold_behind_another(self) -> None:
+        """One large body is enough to wait behind a request being answered."""
+        if self._request is not None or len(self._pending) > 1:
+            self._hold()
+
+    def _hold(self) -> None:
+        if self._transport is not None:
+            self._held = True
             self._transport.pause_reading()
 
     # -- answering --------------------------------------------------------------------------------------------
 
     def _start_next(self) -> None:
-        while self._request is None and self._pending and not self._paused and self._transport is not None:
-            if len(self._pending) == _MAX_PIPELINED and not self._last:
-                self._transport.resume_reading()
-            item = self._pending.popleft()
-            self.expires = _NEVER
-            if isinstance(item, Rejection):
-                self._request = request = HttpRequest(self, b"", b"", {}, keep_alive=False)
-                self._home.refuse(request, item)
-            else:
-                self._request = item
-                self._home.handle(item)
+        # One a pass: `write_response` asks for the next, and other connections get their turn in between.
+        if self._request is not None or not self._pending or self._paused or self._transport is None:
+            return
+        item = self._pending.popleft()
+        if self._held and len(self._pending) < _MAX_PIPELINED:
+            self._held = False
+            self._transport.resume_reading()
+        if isinstance(item, HttpRequest):
+            self._request = item
+            self._home.handle(item)
+        else:
+            self._request = request = HttpRequest(self, b"", b"", {}, keep_alive=False)
+            self._home.refuse(request, item)
 
     def write_response(
         self,
         request: HttpRequest,
         status: int,
-        body: bytes | list[bytes | memoryview],
+        body: Body | list[Body],
         content_type: bytes,
         extra: bytes,
     ) -> None:
@@ -439,7 +434,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         if transport is None or request is not self._request:
             return  # the client left
         self._request = None
-        keep_alive = request.keep_alive and not self._home.draining and not self._eof
+        keep_alive = request.keep_alive and not (
+            (self._home.draining or self._eof) and not self._pending  # what came whole is answered
+        )
         pieces = body if isinstance(body, list) else None
         size = len(body) if pieces is None else sum(len(piece) for piece in pieces)
         head = b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\n%s%s\r\n" % (
@@ -448,7 +445,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             size,
             request.id,
             extra,
-            b"" if keep_alive else b"connection: close\r\n",
+            b"connection: close\r\n" if not keep_alive else b"" if not request.is_http_1_0 else _KEEP_ALIVE,
         )
         if request.method == b"HEAD":
             transport.write(head)
@@ -458,17 +455,21 @@ class HttpConnection(asyncio.BufferedProtocol):
             transport.writelines([head, *pieces])
         if keep_alive:
             if not self._paused:
-                self.expires = self._idle_until()
+                self.expires = time.monotonic() + self._limits.keep_alive_s
+                if self._phase:
+                    self._restart_clock()
             if self._pending:
-                self._start_soon()
+                asyncio.get_running_loop().call_soon(self._start_next)
         else:
             self._close_gently(request)
 
-    def _start_soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self._start_next)
-
-    def _idle_until(self) -> float:
-        return time.monotonic() + self._home.limits.keep_alive_s
+    def _restart_clock(self) -> None:
+        """What was begun behind the request just answered has its whole time from now on."""
+        if self._phase == _HEAD:
+            self.expires = time.monotonic() + self._limits.header_timeout_s
+        else:
+            self.expires = time.monotonic() + self._limits.body_timeout_s
+            self._continue_if_asked()
 
     def _close_gently(self, request: HttpRequest) -> None:
         """Close behind the answer.
@@ -481,7 +482,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._last = True
         self._pending.clear()
         if request.method and self._awaiting is None:
-            transport.close()
+            self._close_or_abort(transport)
             return
         self._direct = None
         self.expires = time.monotonic() + _LINGER_S
@@ -495,16 +496,22 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_expired(self) -> None:
         """The deadline of the current phase has passed."""
         transport = self._transport
-        if transport is None:
-            return
+        if transport is None or (self._request is not None and not self._paused):
+            return  # an answer being made has a deadline of its own
         half_read = not self._last and (self._url or self._awaiting is not None)
-        if half_read and self._request is None and not self._paused:
+        if half_read and not self._paused:
             self._queue_rejection(Rejection(408, "request_timeout", "the request did not arrive in time"))
             self._start_next()
-        elif self._paused:
+        else:
+            self._close_or_abort(transport)
+
+    def _close_or_abort(self, transport: asyncio.Transport) -> None:
+        """Close; at once if the client has had its time to read what was written."""
+        if self._paused or transport.is_closing():
             transport.abort()
         else:
             transport.close()
+            self.expires = time.monotonic() + self._limits.write_timeout_s
 
     @property
     def peer(self) -> str:

@@ -72,17 +72,26 @@ def raise_decode_error(error: Exception, body: Bytes, where: str = "") -> NoRetu
     if isinstance(error, msgspec.ValidationError):
         text = str(error)
         at = _AT.search(text)
-        path = where + (at.group(1) if at else "")
+        path = (where + (at.group(1) if at else "")).removeprefix(".")
         message = text[: at.start()] if at else text
         shown = path or "the body"
         raise SignatureMismatch(f"{shown}: {message}", details=[Detail(path, message)]) from error
     if isinstance(error, UnicodeDecodeError):
-        raise DecodeError(f"the body is not valid UTF-8 at byte {error.start}") from error
+        raise DecodeError(f"the body is not valid UTF-8 at byte {_first_not_utf8(body)}") from error
     if not len(body):
         raise DecodeError("the body is empty: expected JSON (byte 0)") from error
     if _OFFSET.search(str(error)):
         raise DecodeError(str(error)) from error
     raise DecodeError(f"{error} (byte {len(body)})") from error
+
+
+def _first_not_utf8(body: Bytes) -> int:
+    """Offset in the body; the decoder counts from the start of the string that it was reading."""
+    try:
+        str(body, "utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
 
 
 def to_array(value: Any, spec: TensorSpec, shape_rank: int, where: str) -> Array:
@@ -114,9 +123,10 @@ def to_array(value: Any, spec: TensorSpec, shape_rank: int, where: str) -> Array
 
 def to_json(array: Array, nonfinite: str = "error") -> Any:
     """What `dumps` can write: the array itself where orjson reads it, lists where not."""
-    if array.dtype.kind == "O":
+    kind = array.dtype.kind
+    if kind == "O":
         return _text(array.tolist())
-    if nonfinite not in ("error", "null") and array.dtype.kind == "f" and not np.isfinite(array).all():
+    if kind == "f" and nonfinite == "string" and not np.isfinite(array).all():
         return _with_strings(array.tolist())
     if not array.flags.c_contiguous:
         return np.ascontiguousarray(array)
@@ -135,7 +145,9 @@ def dumps_bare(value: Any) -> bytes:
 
 def _unsupported(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return _text(value.tolist())  # zero dimensions, or a type that orjson does not read
+        # Without axes: a scalar keeps the digits of its type, which a Python float would not. Integers become
+        # Python's, for ONNX Runtime's are numpy.longlong, which orjson does not know.
+        return value[()] if not value.ndim and value.dtype.kind == "f" else _text(value.tolist())
     raise TypeError(type(value).__name__)
 
 
@@ -164,10 +176,10 @@ def _ragged(value: Any, spec: TensorSpec, where: str) -> tuple[str, str]:
 
 
 def _first_odd(value: Any, where: str) -> tuple[str, str] | None:
-    if not isinstance(value, list):
+    if not isinstance(value, list) or not value or not isinstance(value[0], list):
         return None
     for index, item in enumerate(value):
-        if isinstance(item, list) and isinstance(value[0], list) and len(item) != len(value[0]):
+        if isinstance(item, list) and len(item) != len(value[0]):
             return f"{where}[{index}]", f"expected {len(value[0])} values, got {len(item)}"
     for index, item in enumerate(value):
         if (found := _first_odd(item, f"{where}[{index}]")) is not None:

@@ -17,7 +17,9 @@ from urllib.parse import unquote_to_bytes
 from paceline.server.http1 import HttpRequest
 from paceline.server.status import Rejection
 
+ANY_METHOD = "*"
 _REMEMBERED = 1024
+_ORIGIN = re.compile(rb"\Ahttps?://[^/]*", re.IGNORECASE)
 
 Handler = Callable[[HttpRequest], None]
 
@@ -27,8 +29,8 @@ class Route:
     """One line of the table.
 
     Attributes:
+        method: upper case, or `ANY_METHOD`.
         protocol: label in metrics and logs.
-        else_: what this protocol answers when the path fits and the method does not; None: 405.
     """
 
     method: str
@@ -74,7 +76,7 @@ class Router:
             match = route.pattern.fullmatch(text)
             if match is None:
                 continue
-            if route.method == asked:
+            if route.method in (asked, ANY_METHOD):
                 groups: dict[str, Any] = match.groupdict()
                 return partial(route.handler, **groups) if groups else route.handler
             allowed |= {"GET", "HEAD"} if route.method == "GET" else {route.method}
@@ -90,6 +92,10 @@ class Router:
 
 def _decoded(path: bytes) -> str:
     """The path with its escapes resolved; what is not UTF-8 matches no route."""
+    if not path.startswith(b"/"):
+        path = _ORIGIN.sub(
+            b"", path
+        )  # `GET http://host/path` is for every server to accept (RFC 9112, 3.2.2)
     try:
         return unquote_to_bytes(path).decode()
     except UnicodeDecodeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paceline.config.settings import ServeSettings
 from paceline.server.app import App
-from paceline.server.protocols import operations, plain
+from paceline.server.protocols import oip, openapi, operations, plain, tfs
 from paceline.server.routes import Route
 
 
@@ -12,5 +12,8 @@ def all_routes(app: App, settings: ServeSettings) -> list[Route]:
     """The routes of every protocol."""
     return [
         *plain.routes(app, settings.nonfinite),
+        *oip.routes(app, settings),
         *operations.routes(app),
+        *openapi.routes(app, settings.nonfinite),
+        *tfs.routes(app, settings),
     ]

@@ -2,9 +2,11 @@
 
 POST /predict          one item -> its prediction
 POST /batch-predict    a list of items -> a list of predictions, in order; a bad item gets its own error
+GET  /example          an item that /predict accepts; ?for=batch-predict, v1, v2: a body for those routes
 
 Rules:
 - An item is the bare value when the model has one input, else an object by input name. So is a prediction.
+  An object is understood for one input too.
 - An output with labelled columns (class scores) is an object by label.
 - `/models/NAME/predict` names the model where several are served.
 """
@@ -14,18 +16,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import msgspec
 import numpy as np
 import orjson
 
-from paceline.core.errors import PacelineError, SignatureMismatch
+from paceline.core.errors import InvalidRequest, PacelineError, SignatureMismatch
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Array, Signature, Tensors, TensorSpec
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
 from paceline.server.calls import JSON, Encoded, Inference, Outcome
 from paceline.server.content import require_json
+from paceline.server.example_bodies import ExampleBodies
 from paceline.server.http1 import HttpRequest
 from paceline.server.json_tensors import decode, decoder, dumps, element_type, nested, to_array, to_json
 from paceline.server.routes import Route
@@ -33,6 +37,12 @@ from paceline.server.status import describe
 
 _RAW_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _MODEL: Final = r"(?:/models/(?P<model>[^/]+))?"
+_EXAMPLES: Final[dict[str, Callable[[ExampleBodies], bytes | None]]] = {
+    "predict": ExampleBodies.predict,
+    "batch-predict": ExampleBodies.batch_predict,
+    "v1": ExampleBodies.tensorflow,
+    "v2": ExampleBodies.open_inference,
+}
 
 
 def routes(app: App, nonfinite: str = "error") -> list[Route]:
@@ -41,14 +51,16 @@ def routes(app: App, nonfinite: str = "error") -> list[Route]:
     return [
         Route("POST", re.compile(_MODEL + "/predict"), plain.predict, "plain"),
         Route("POST", re.compile(_MODEL + "/batch-predict"), plain.batch_predict, "plain"),
+        Route("GET", re.compile(_MODEL + "/example"), plain.example, "plain"),
     ]
 
 
 class Codec:
     """Reads items and writes predictions of one signature."""
 
-    def __init__(self, signature: Signature, nonfinite: str = "error") -> None:
+    def __init__(self, signature: Signature, nonfinite: str = "error", model: str = "") -> None:
         self.signature = signature
+        self._model = model
         self._nonfinite = nonfinite
         self._ranks = [len(spec.shape) - signature.batched for spec in signature.inputs]
         types = [
@@ -56,30 +68,39 @@ class Codec:
             for spec, rank in zip(signature.inputs, self._ranks, strict=True)
         ]
         self._single = len(types) == 1
-        item: Any = types[0]
-        if not self._single:
-            fields = [(spec.name, kind) for spec, kind in zip(signature.inputs, types, strict=True)]
-            item = _object_type(fields)
+        # The shape of an item that needs no further check.
+        self._item_shape = signature.inputs[0].shape[1:] if signature.batched else None
+        fields = [(spec.name, kind) for spec, kind in zip(signature.inputs, types, strict=True)]
+        named = _object_type(fields)
+        item: Any = types[0] if self._single else named
+        self._named: msgspec.json.Decoder[Any] = msgspec.json.Decoder(named)
         self._item: msgspec.json.Decoder[Any] = msgspec.json.Decoder(item)
-        self._items: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[item])  # type: ignore[valid-type]
-        self.encode_item: Callable[[list[Any]], Any] = (
-            self._bare if len(signature.outputs) == 1 else self._named
-        )
+        self._items: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[item])
+        self._one_bare = len(signature.outputs) == 1 and not signature.outputs[0].labels
 
     def one(self, body: Any) -> Tensors:
         """Arrays of shape [1, ...] (or unbatched) of one item."""
+        signature = self.signature
         try:
             value = decode(body, self._item)
         except SignatureMismatch as error:
-            raise self._with_hint(error, body) from error
-        values = (value,) if self._single else msgspec.structs.astuple(value)
-        arrays = [
-            to_array(value, spec, rank, "" if self._single else spec.name)
-            for value, spec, rank in zip(values, self.signature.inputs, self._ranks, strict=True)
-        ]
-        return self._checked(
-            tuple([array[None] for array in arrays]) if self.signature.batched else tuple(arrays)
-        )
+            value = self._from_object(body, error)
+        arrays: Tensors
+        if self._single:
+            array = to_array(value, signature.inputs[0], self._ranks[0], "")
+            arrays = (array,)
+            if array.shape == self._item_shape:
+                return (array[None],)
+        else:
+            values = msgspec.structs.astuple(value)
+            arrays = tuple(
+                to_array(value, spec, rank, spec.name)
+                for value, spec, rank in zip(values, signature.inputs, self._ranks, strict=True)
+            )
+        if signature.batched:
+            arrays = tuple([array[None] for array in arrays])
+        signature.check(arrays, self._model)
+        return arrays
 
     def many(self, body: Any) -> Tensors:
         """Arrays of shape [rows, ...] of a list of items."""
@@ -96,7 +117,8 @@ class Codec:
             else np.zeros((0, *[max(size, 0) for size in spec.shape[1:]]), spec.datatype.dtype)
             for column, spec, rank in zip(columns, self.signature.inputs, self._ranks, strict=True)
         )
-        return self._checked(arrays)
+        self.signature.check(arrays, self._model)
+        return arrays
 
     def one_or_error(self, body: Any) -> Tensors | PacelineError:
         """`one`, with the error as a value."""
@@ -105,10 +127,14 @@ class Codec:
         except PacelineError as error:
             return error
 
+    def single(self, request: InferRequest) -> Encoded:
+        """The response for one item."""
+        return dumps(self.prediction(request.outputs or (), 0 if self.signature.batched else None)), JSON, b""
+
     def predictions(self, request: InferRequest) -> Encoded:
         """The response for a batch in which every item was good."""
         outputs = request.outputs or ()
-        if len(outputs) == 1 and not self.signature.outputs[0].labels:
+        if self._one_bare:
             return dumps(to_json(outputs[0], self._nonfinite)), JSON, b""
         return dumps([self.prediction(outputs, row) for row in range(request.rows)]), JSON, b""
 
@@ -125,21 +151,23 @@ class Codec:
 
     def prediction(self, outputs: Tensors, row: int | None) -> Any:
         """What a client gets for one row; `row` is None for an unbatched model."""
+        if self._one_bare:
+            output = outputs[0]
+            return to_json(output if row is None else output[row, ...], self._nonfinite)
+        # The ellipsis keeps a row without axes an array.
         values = [
-            _shown(output if row is None else output[row], spec, self._nonfinite)
+            _shown(output if row is None else output[row, ...], spec, self._nonfinite)
             for spec, output in zip(self.signature.outputs, outputs, strict=True)
         ]
-        return self.encode_item(values)
-
-    def _checked(self, arrays: Tensors) -> Tensors:
-        self.signature.check(arrays)
-        return arrays
-
-    def _bare(self, values: list[Any]) -> Any:
-        return values[0]
-
-    def _named(self, values: list[Any]) -> Any:
+        if len(values) == 1:
+            return values[0]
         return {spec.name: value for spec, value in zip(self.signature.outputs, values, strict=True)}
+
+    def _from_object(self, body: Any, error: SignatureMismatch) -> Any:
+        """The value in `{"NAME": value}`, which the item of a single input may be too."""
+        if not self._single or bytes(memoryview(body)[:1]) != b"{":
+            raise self._with_hint(error, body) from error
+        return decode(body, self._named).field_0
 
     def _with_hint(self, error: SignatureMismatch, body: Any) -> SignatureMismatch:
         try:
@@ -162,12 +190,7 @@ class _Plain:
         require_json(http)
         call = Inference(self._app, http, self._app.engine.model(model), "plain")
         codec = self._codec(call.model)
-        row = 0 if codec.signature.batched else None
-
-        def encode(request: InferRequest) -> Encoded:
-            return dumps(codec.prediction(request.outputs or (), row)), JSON, b""
-
-        call.start(codec.one(http.body), encode)
+        call.start(codec.one(http.body), codec.single)
 
     def batch_predict(self, http: HttpRequest, model: str | None = None) -> None:
         """POST /batch-predict."""
@@ -184,6 +207,17 @@ class _Plain:
                 return
         self._each(call, codec, http)
 
+    def example(self, http: HttpRequest, model: str | None = None) -> None:
+        """GET /example."""
+        served = self._app.engine.model(model)
+        wanted = parse_qs(http.query.decode("latin-1")).get("for", ["predict"])[-1]
+        if wanted not in _EXAMPLES:
+            raise InvalidRequest(f"for: expected one of {', '.join(_EXAMPLES)}, got {wanted[:40]!r}")
+        body = _EXAMPLES[wanted](ExampleBodies(served.signature, served.prepared.example))
+        if body is None:
+            raise InvalidRequest(f"JSON cannot carry the inputs of model '{served.name}' there")
+        self._app.reply(http, 200, body)
+
     def _each(self, call: Inference, codec: Codec, http: HttpRequest) -> None:
         """Every item on its own, so that a bad one gets an error and the rest their predictions."""
         items = [codec.one_or_error(raw) for raw in decode(http.body, _RAW_ITEMS)]
@@ -192,7 +226,7 @@ class _Plain:
     def _codec(self, model: ServedModel) -> Codec:
         codec = self._codecs.get(model)
         if codec is None:
-            codec = self._codecs[model] = Codec(model.signature, self._nonfinite)
+            codec = self._codecs[model] = Codec(model.signature, self._nonfinite, model.name)
         return codec
 
 
@@ -208,20 +242,9 @@ def _object_type(fields: list[tuple[str, Any]]) -> Any:
 
 
 def _shown(value: Array, spec: TensorSpec, nonfinite: str) -> Any:
-    if spec.labels and np.ndim(value) == 1:
+    if spec.labels and value.ndim == 1:
         return {
             label: to_json(value[index : index + 1], nonfinite)[0] for index, label in enumerate(spec.labels)
         }
-    return to_json(np.asarray(value), nonfinite)
+    return to_json(value, nonfinite)
 
-
-def example_body(codec: Codec, example: Tensors) -> str:
-    """JSON of one item, as `/predict` takes it."""
-    rows = [array[0] if codec.signature.batched else array for array in example]
-    values = [to_json(np.asarray(np.round(row, 4) if row.dtype.kind == "f" else row)) for row in rows]
-    item = (
-        values[0]
-        if len(values) == 1
-        else dict(zip((s.name for s in codec.signature.inputs), values, strict=True))
-    )
-    return dumps(item).decode().replace("'", "\\u0027")

@@ -1,0 +1,94 @@
+"""What is a request to those who answer it? And what may a connection send?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from paceline.server.status import Rejection
+
+if TYPE_CHECKING:
+    from paceline.server.http1 import HttpConnection
+
+JSON: Final = b"application/json"
+
+Body = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one connection may send, and on how long it may take."""
+
+    body_bytes: int = 64 << 20
+    url_bytes: int = 8 << 10
+    head_bytes: int = 32 << 10
+    headers: int = 100
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    keep_alive_s: float = 75.0
+    write_timeout_s: float = 30.0
+
+
+class Home(Protocol):
+    """What a connection needs of its server."""
+
+    limits: Limits
+    draining: bool
+    read_buffer: memoryview
+    connections: set[HttpConnection]
+
+    def handle(self, request: HttpRequest) -> None:
+        """Answer the request, now or later, through `request.respond`."""
+
+    def refuse(self, request: HttpRequest, rejection: Rejection) -> None:
+        """Answer a request that breaks the protocol or a limit."""
+
+
+class HttpRequest:
+    """One request, complete with its body, and the way to answer it.
+
+    Attributes:
+        path: the target before `?`, still percent-encoded.
+        headers: lower-case names; repeated ones are joined with a comma.
+        received: monotonic seconds when the last byte had arrived.
+        on_disconnect: called when the client leaves before the answer.
+    """
+
+    # Defaults stand on the class: storing six of them in every request would cost half a microsecond.
+    body: Body = b""
+    id = b""
+    received = 0.0
+    status = 0
+    answered = False
+    is_http_1_0 = False
+    on_disconnect: Callable[[], None] | None = None
+
+    def __init__(
+        self,
+        connection: HttpConnection,
+        method: bytes,
+        target: bytes,
+        headers: dict[bytes, bytes],
+        keep_alive: bool,
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.path, _, self.query = target.partition(b"?")
+        self.headers = headers
+        self.keep_alive = keep_alive
+
+    def respond(
+        self,
+        status: int,
+        body: Body | list[Body] = b"",
+        content_type: bytes = JSON,
+        extra: bytes = b"",
+    ) -> None:
+        """Answer, once.
+
+        Args:
+            body: one piece, or several that are written one behind the other without a copy.
+            extra: further header lines, each ending in CRLF.
+        """
+        self.connection.write_response(self, status, body, content_type, extra)
