@@ -12,13 +12,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 setup: $(VENV)/.dev  ## everything that development needs
 
 demo: $(VENV)/.demo build/digits.onnx  ## train a digits classifier and serve it
-	exec $(BIN)/paceline serve build/digits.onnx
+	exec $(BIN)/paceline serve build/digits.onnx --examples build/digits_example.json
 
 test: $(VENV)/.dev  ## the whole suite
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 test-quick: $(VENV)/.dev  ## what fits in a minute
-	$(BIN)/pytest -n auto -m "not slow and not chaos and not browser"
+	$(BIN)/pytest -n auto --dist loadgroup -m "not slow and not chaos and not browser"
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -26,8 +26,8 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench  ## measure against other servers; needs wrk
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench  ## measure against other servers; needs wrk; ARGS="--quick peers" and the like
+	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(VENV)/.dev  ## write the reference pages from the code
 	$(BIN)/python docs/reference/generate.py

@@ -22,8 +22,10 @@ class Instance(Protocol):
 
         Args:
             inputs: C-contiguous arrays in the order of the signature's inputs.
+
         Returns:
             Arrays in the order of the signature's outputs.
+
         Raises:
             ModelFailed: the framework raised.
         """
@@ -56,6 +58,4 @@ def load(path: Path) -> LoadedModel:
         return OnnxModel(path)
     readable: Mapping[str, str] = {".onnx": "ONNX"}
     kinds = ", ".join(f"{kind} (*{ending})" for ending, kind in readable.items())
-    raise RuntimeUnavailable(
-        f"{path}: no runtime reads '{suffix or path.name}' files", hint=f"readable: {kinds}"
-    )
+    raise RuntimeUnavailable(f"{path}: no runtime reads '{suffix or path.name}' files", hint=f"readable: {kinds}")

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _TYPES = {
 }
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _ERRORS_ONLY = 3
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 class OnnxModel:
@@ -52,8 +54,8 @@ class OnnxModel:
             raise ModelLoadError(f"{path}: no such model file")
         self._path = path
         self._session = self._open(threads=1)
-        inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
-        outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
+        inputs = tuple(_tensor_spec(node, path) for node in self._session.get_inputs())
+        outputs = tuple(_output_spec(node, path) for node in self._session.get_outputs())
         self.signature = Signature(inputs, outputs, batched=_looks_batched(inputs, outputs))
 
     def instances(self, count: int, threads: int) -> list[Instance]:
@@ -71,8 +73,9 @@ class OnnxModel:
         try:
             return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            said = _first_line(error).replace(f"Load model from {self._path} failed:", "")
             raise ModelLoadError(
-                f"{self._path}: cannot be loaded: {_first_line(error)}",
+                f"{self._path}: cannot be loaded: {said}",
                 hint="check the file with onnx.checker, or export it again",
             ) from error
 
@@ -93,25 +96,26 @@ class OnnxInstance:
 
     def run(self, inputs: Tensors) -> Tensors:
         """Run one batch; see `Instance.run`."""
-        if self._text:
-            inputs = tuple(_text(a) if index in self._text else a for index, a in enumerate(inputs))
-        try:
-            if self._has_bf16:
-                return self._run_with_bf16(inputs)
-            # A copy of the list: ONNX Runtime takes the names, and rewrites an empty list in place.
-            results = self._session.run(self._output_names, dict(zip(self._names, inputs, strict=True)))
-        except Exception as error:  # see OnnxModel._open
-            raise ModelFailed("the model raised an error", detail=_first_line(error)) from error
+        results = self._results(inputs)
         if self._plain:
             return tuple(results)
         return tuple(_as_tensor(result, spec) for result, spec in zip(results, self._outputs, strict=True))
 
     def labels(self, inputs: Tensors) -> list[tuple[str, ...]]:
         """Column names of every output, found by running `inputs`; empty for outputs that are tensors."""
-        if self._has_bf16 or self._plain:
+        if self._plain:
             return [()] * len(self._output_names)
-        feed = dict(zip(self._names, inputs, strict=True))
-        return [_labels(result) for result in self._session.run(self._output_names, feed)]
+        return [_labels(result) for result in self._results(inputs)]
+
+    def _results(self, inputs: Tensors) -> Sequence[Any]:
+        if self._text:
+            inputs = tuple(_text(a) if index in self._text else a for index, a in enumerate(inputs))
+        try:
+            if self._has_bf16:
+                return self._run_with_bf16(inputs)
+            return self._session.run(self._output_names, dict(zip(self._names, inputs, strict=True)))  # type: ignore[no-any-return]
+        except Exception as error:  # see OnnxModel._open
+            raise ModelFailed("the model raised an error", detail=_first_line(error)) from error
 
     def _run_with_bf16(self, inputs: Tensors) -> Tensors:
         feed = {
@@ -127,20 +131,21 @@ class OnnxInstance:
         )
 
 
-def _spec(node: Any, path: Path) -> TensorSpec:
+def _tensor_spec(node: Any, path: Path) -> TensorSpec:
+    if node.type not in _TYPES:
+        raise ModelLoadError(f"{path}: '{node.name}' has type {node.type}, which cannot be served")
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape or ())
-    if node.type in _TYPES:
-        return TensorSpec(node.name, _TYPES[node.type], shape)
-    if node.type.startswith("seq(map(") or node.type.startswith("map("):
-        return TensorSpec(node.name, _value_type(node.type), (-1, -1))
-    if node.type.startswith("seq(tensor("):
-        return TensorSpec(node.name, _TYPES[node.type[4:-1]], (-1,))
-    raise ModelLoadError(f"{path}: '{node.name}' has type {node.type}, which cannot be served")
+    return TensorSpec(node.name, _TYPES[node.type], shape)
 
 
-def _value_type(map_type: str) -> DataType:
-    inner = map_type[map_type.rindex("tensor(") :].rstrip(")") + ")"
-    return _TYPES[inner]
+def _output_spec(node: Any, path: Path) -> TensorSpec:
+    # The innermost type: `tensor(float)` of `seq(map(int64,tensor(float)))`.
+    element = _TYPES.get("tensor(" + node.type.rpartition("tensor(")[2].rstrip(")") + ")")
+    if element is not None and node.type.startswith(("seq(map(", "map(")):
+        return TensorSpec(node.name, element, (-1, -1))
+    if element is not None and node.type.startswith("seq(tensor("):
+        return TensorSpec(node.name, element, (-1,))
+    return _tensor_spec(node, path)
 
 
 def _looks_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
@@ -164,14 +169,14 @@ def _as_tensor(result: Any, spec: TensorSpec) -> Array:
         return result
     if isinstance(result, dict):
         result = [result]
-    if result and isinstance(result[0], dict):
-        keys = sorted(result[0])
-        return np.array([[row[key] for key in keys] for row in result], dtype=spec.datatype.dtype)
     try:
+        if result and isinstance(result[0], dict):
+            keys = sorted(result[0])
+            return np.array([[row[key] for key in keys] for row in result], dtype=spec.datatype.dtype)
         return np.stack([np.asarray(item) for item in result])
-    except ValueError as error:
+    except (KeyError, ValueError) as error:
         raise ModelFailed(
-            "the model put out a sequence of tensors of different shapes",
+            f"output '{spec.name}' is a sequence whose items differ in their shapes or keys",
             code="bad_model_output",
             detail=str(error),
         ) from error
@@ -193,5 +198,5 @@ def _bf16_bits(value: ort.OrtValue) -> Array:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    text = _PREFIX.sub("", str(error).strip()).splitlines()
     return text[0] if text else type(error).__name__

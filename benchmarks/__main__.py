@@ -1,0 +1,73 @@
+"""`python -m benchmarks [NAMES] [--quick] [--pin] [--json FILE] [--list]`: measure, print, write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.bench import BenchError, Group, Run, say
+
+FOLDER = Path("build/bench")
+
+PROMISED = {
+    "peers": "JSON over HTTP/1.1 against mosec and FastAPI with uvicorn",
+    "binary": "binary tensors of the Open Inference Protocol against a bare echo",
+    "saturation": "a wide model, saturated, against an in-process loop",
+    "footprint": "memory and processor of an idle server, start-up, --help",
+    "overload": "goodput, rejections, memory and health at 2x, 5x and 10x capacity",
+}
+"""What `make bench` runs."""
+
+DECISIONS = {
+    "parsers": "httptools against httpunk: speed and strictness",
+    "json_codecs": "msgspec, orjson and the standard library on tensors in JSON",
+}
+"""What a note in docs/decisions/ stands on; run by name."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the groups; 0: all measured and every target reached, 1: a target missed, 2: not measured."""
+    options = _options(arguments)
+    if options.list:
+        for name, text in {**PROMISED, **DECISIONS}.items():
+            print(f"{name:<12} {text}{'' if name in PROMISED else ' (by name only)'}")
+        return 0
+    run = Run(options.quick, options.pin, FOLDER)
+    facts = report.machine()
+    print(report.heading(run, facts), flush=True)
+    groups: dict[str, Group] = {}
+    broken = 0
+    for name in options.names or PROMISED:
+        say(f"{name}: {({**PROMISED, **DECISIONS})[name]}")
+        try:
+            groups[name] = importlib.import_module(f"benchmarks.{name}").measure(run)
+        except BenchError as error:
+            say(f"{name}: not measured: {error}")
+            broken += 1
+            continue
+        print(f"\n{report.show(groups[name])}", flush=True)
+        report.write(run, options.json, groups, facts)
+    print(f"\nreport: {options.json}")
+    missed = [check for group in groups.values() for check in group.checks if not check.ok]
+    return 2 if broken else int(bool(missed))
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.partition(": ")[2])
+    parser.add_argument("names", nargs="*", metavar="NAMES", help=f"of {', '.join([*PROMISED, *DECISIONS])}")
+    parser.add_argument("--quick", action="store_true", help="short and few rounds: does everything work?")
+    parser.add_argument("--pin", action="store_true", help="servers on core 0, clients on core 1")
+    parser.add_argument("--json", type=Path, default=FOLDER / "report.json", metavar="FILE")
+    parser.add_argument("--list", action="store_true", help="say what can be measured")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in {**PROMISED, **DECISIONS}]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join([*PROMISED, *DECISIONS])}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""wrk as a closed-loop client: N connections, each with one request under way; counts and percentiles out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from benchmarks.bench import BenchError, Run
+
+_SCRIPT = """\
+wrk.method = "POST"
+{headers}
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*a")
+file:close()
+function done(summary, latency)
+  local errors = summary.errors
+  local broken = errors.connect + errors.read + errors.write + errors.timeout
+  io.write(string.format('\\nRESULT {{"requests":%d,"duration_us":%d,"bad_status":%d,"broken":%d,',
+    summary.requests, summary.duration, errors.status, broken))
+  io.write(string.format('"p50_us":%g,"p90_us":%g,"p99_us":%g,"max_us":%g}}\\n',
+    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency.max))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run of wrk saw.
+
+    Attributes:
+        rate: answers with a status below 400 per second.
+        failed: share of requests that were not so answered.
+    """
+
+    rate: float
+    failed: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def load(
+    run: Run,
+    url: str,
+    body: bytes,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> Load:
+    """Load a server; one thread of wrk, which is enough for more than a Python server answers.
+
+    Raises:
+        BenchError: wrk is missing, or the connections broke.
+    """
+    if shutil.which("wrk") is None:
+        raise BenchError("wrk is not installed (Debian and Ubuntu: apt-get install wrk)")
+    script = _script(run, body, headers or {"Content-Type": "application/json"})
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script, url]
+    done = subprocess.run(run.as_client(command), capture_output=True, text=True, check=False)
+    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if done.returncode or line is None:
+        raise BenchError(f"wrk failed: {command}\n{done.stdout}{done.stderr}")
+    found = json.loads(line.removeprefix("RESULT "))
+    if found["broken"] > 0.001 * found["requests"]:
+        raise BenchError(f"{found['broken']} broken connections or timeouts in {command}")
+    requests, seconds = found["requests"], found["duration_us"] / 1e6
+    good = requests - found["bad_status"]
+    return Load(
+        rate=good / seconds,
+        failed=1 - good / requests if requests else 1.0,
+        **{f"{name}_ms": found[f"{name}_us"] / 1e3 for name in ("p50", "p90", "p99", "max")},
+    )
+
+
+def as_data(samples: Mapping[str, list[Load]]) -> dict[str, Any]:
+    """For the report."""
+    return {name: [asdict(sample) for sample in each] for name, each in samples.items()}
+
+
+def _script(run: Run, body: bytes, headers: Mapping[str, str]) -> str:
+    lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
+    folder = run.folder / "bodies"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = sha256(body + lines.encode()).hexdigest()[:12]
+    (folder / stem).write_bytes(body)
+    path = folder / f"{stem}.lua"
+    path.write_text(_SCRIPT.format(headers=lines, body=folder / stem))
+    return str(path)

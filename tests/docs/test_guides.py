@@ -1,0 +1,164 @@
+"""The README and the guides, run as a reader would.
+
+Rules, for whoever writes a page:
+- A ```console block runs. A line that starts with `$ ` is a command, its continuation ends in a backslash or at the
+  end of a here-document, and what follows is its output: compared if there is any, with `...` for what may vary.
+- `$ paceline serve ...` starts a server, which serves the rest of the page or until the next one.
+- Port 8080 stands for a free port. `build/digits.onnx` and its example are there, as after `make demo`.
+- A ```python block runs, too. A ```sh block does not: it needs what a test has not, such as a network.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+ALL_PAGES = sorted([*PAGES, *ROOT.glob("*.md")])
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#:]+)(?:#([^)]*))?\)")
+
+RUNNABLE = [page for page in PAGES if BLOCK.search(page.read_text())]
+
+
+class Command(NamedTuple):
+    language: str
+    text: str
+    output: str
+
+
+def commands(page: Path) -> Iterator[Command]:
+    for language, block in BLOCK.findall(page.read_text()):
+        if language == "python":
+            yield Command(language, block, "")
+            continue
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = part.splitlines()
+            used = 1
+            if "<<'EOF'" in lines[0]:
+                used = lines.index("EOF") + 1
+            while lines[used - 1].endswith("\\"):
+                used += 1
+            yield Command(language, "\n".join(lines[:used]), "\n".join(lines[used:]).strip())
+
+
+class Reader:
+    """Somebody who types what a page says."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._log = folder / "server.log"
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PACELINE_PORT": str(self._port),
+        }
+
+    def type(self, command: Command) -> str:
+        """Run a command; what it wrote."""
+        text = command.text.replace("8080", str(self._port))
+        if command.language == "python":
+            return self._run([sys.executable, "-c", text])
+        if text.startswith("paceline serve "):
+            return self._serve(text)
+        return self._run(["bash", "-c", text])
+
+    def stop(self) -> None:
+        """Stop the server, as Ctrl-C does."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGINT)
+            assert self._server.wait(20) == 0
+            self._server = None
+
+    def _run(self, command: list[str]) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self._folder,
+            env=self._env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 0, f"exit code {done.returncode}: {command[-1]}\n{done.stdout}"
+        return done.stdout.replace(str(self._port), "8080")
+
+    def _serve(self, text: str) -> str:
+        self.stop()
+        with self._log.open("wb") as log:
+            self._server = subprocess.Popen(
+                ["bash", "-c", f"exec {text}"], cwd=self._folder, env=self._env, stderr=log
+            )
+        until = time.monotonic() + 30
+        while "/metrics" not in self._log.read_text():
+            assert self._server.poll() is None, self._log.read_text()
+            assert time.monotonic() < until, self._log.read_text()
+            time.sleep(0.02)
+        return self._log.read_text().replace(str(self._port), "8080")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo's model and example."""
+    built = ROOT / "build"
+    if not (built / "digits.onnx").exists():
+        folder = tmp_path_factory.mktemp("demo")
+        subprocess.run([sys.executable, ROOT / "examples/digits/train.py"], cwd=folder, check=True, timeout=100)
+        built = folder / "build"
+    return built
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+def test_the_page_does_what_it_says(page: Path, digits: Path, tmp_path: Path):
+    (tmp_path / "build").mkdir()
+    for name in ("digits.onnx", "digits_example.json"):
+        shutil.copy(digits / name, tmp_path / "build")
+    reader = Reader(tmp_path)
+    try:
+        for command in commands(page):
+            wrote = reader.type(command)
+            assert same(command.output, wrote), f"$ {command.text}\nexpected:\n{command.output}\ngot:\n{wrote}"
+    finally:
+        reader.stop()
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path):
+    for target, anchor in LINK.findall(page.read_text()):
+        linked = page.parent / target
+        assert linked.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def same(expected: str, wrote: str) -> bool:
+    if not expected:
+        return True
+    return OutputChecker().check_output(expected + "\n", wrote.strip() + "\n", ELLIPSIS | NORMALIZE_WHITESPACE)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
