@@ -15,10 +15,10 @@ demo: $(VENV)/.demo build/digits.onnx  ## train a digits classifier and serve it
 	exec $(BIN)/paceline serve build/digits.onnx --examples build/digits_example.json
 
 test: $(VENV)/.dev  ## the whole suite
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-quick: $(VENV)/.dev  ## what fits in a minute
-	$(BIN)/pytest -n auto --dist loadgroup -m "not slow and not chaos and not browser"
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not chaos and not browser"
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

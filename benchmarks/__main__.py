@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print(f"\n{report.show(groups[name])}", flush=True)
         report.write(run, options.json, groups, facts)
-    print(f"\nreport: {options.json}")
+    if groups:
+        print(f"\nreport: {options.json}")
     missed = [check for group in groups.values() for check in group.checks if not check.ok]
     return 2 if broken else int(bool(missed))
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -536,3 +537,46 @@ def test_an_answer_that_cannot_be_delivered_costs_no_other_its_own(tmp_path: Pat
             return said
 
         assert len(serve(ready, hosting, scenario)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hosting", HOSTING)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_request_ends_once_in_a_storm_of_faults(tmp_path: Path, hosting: str, seed: int) -> None:
+    ready, _ = prepared(models.gather(tmp_path / "m.onnx"), max_batch_rows=8, instances=3)
+    random = np.random.default_rng(seed)
+
+    async def scenario(model: ServedModel) -> None:
+        outcomes = Outcomes(model)
+        requests, left = [], []
+        for number in range(600):
+            rows = random.integers(0, 10, random.integers(1, 25))
+            if number % 11 == 0:
+                rows[-1] = 99
+            with suppress(Overloaded):
+                requests.append(outcomes.submit(rows, timeout_s=0.002 if number % 7 == 0 else PATIENCE_S))
+            if number % 5 == 0:
+                # As a client that leaves at any moment: waiting, running, or answered already.
+                await asyncio.sleep(0)
+                victim = requests[random.integers(len(requests))]
+                if victim not in outcomes.ended and victim not in left:
+                    model.cancel(victim)
+                    left.append(victim)
+        assert len(requests) > 500
+        await outcomes.wait_for(len(requests) - len(left))
+        assert not set(outcomes.ended) & set(left)
+        for request in outcomes.ended:
+            check_ending(request)
+
+    serve(ready, hosting, scenario)
+
+
+def check_ending(request: InferRequest) -> None:
+    (rows,) = request.inputs
+    if request.error is None:
+        assert request.outputs is not None
+        assert request.outputs[0][:, 0].tolist() == (4.0 * rows).tolist()
+    elif isinstance(request.error, ModelFailed):
+        assert 99 in rows, "only the guilty fail"
+    else:
+        assert isinstance(request.error, DeadlineExceeded)

@@ -138,6 +138,7 @@ def test_independent_rows_are_batched_and_it_is_said_so(tmp_path: Path) -> None:
     assert [rows for rows, _ in ready.profile] == sorted({rows for rows, _ in ready.profile})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "labels", "width"),
     [
@@ -219,3 +220,10 @@ def test_files_of_another_kind_say_what_can_be_read(tmp_path: Path) -> None:
     with pytest.raises(RuntimeUnavailable) as caught:
         load(tmp_path / "model.pt")
     assert "ONNX (*.onnx)" in (caught.value.hint or "")
+
+
+def test_a_wrong_request_writes_nothing_to_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    instance = load(models.gather(tmp_path / "m.onnx")).instances(1, 1)[0]
+    with pytest.raises(ModelFailed):
+        instance.run((np.array([99], np.int64),))
+    assert capfd.readouterr() == ("", "")

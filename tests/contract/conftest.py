@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.served import ServedModels
+from support.served import Served, ServedModels
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +13,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModels]:
     running = ServedModels(tmp_path_factory.mktemp("models"))
     yield running
     running.close()
+
+
+@pytest.fixture
+def half(served: ServedModels) -> Served:
+    """TensorFlow Serving's own example model."""
+    return served["half_plus_two"]

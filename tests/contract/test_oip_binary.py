@@ -126,9 +126,7 @@ def test_fp16_travels_in_binary_only(types: httpx.Client) -> None:
     at = DATATYPES.index("FP16")
     del body["parameters"]
     message = oip.error(oip.infer(types, "types", body, *blobs))
-    assert message.startswith(
-        "sending FP16 data via JSON is not supported. Please use the binary data format"
-    )
+    assert message.startswith("sending FP16 data via JSON is not supported. Please use the binary data format")
     body["inputs"][at] = tensor("FP16", data=[1, 2, 3, 4])
     message = oip.error(oip.infer(types, "types", body, *blobs[:at], *blobs[at + 1 :]))
     assert message.startswith("receiving FP16 data via JSON is not supported. Please use the binary data for")
@@ -183,9 +181,7 @@ def test_a_raw_binary_request_needs_a_model_of_one_input(types: httpx.Client) ->
         "18446744073709551621",
     ],
 )
-def test_fault_062_a_json_length_that_is_negative_absurd_or_past_the_body(
-    brain: httpx.Client, value: str
-) -> None:
+def test_fault_062_a_json_length_that_is_negative_absurd_or_past_the_body(brain: httpx.Client, value: str) -> None:
     oip.error(oip.infer(brain, "brain", b"{}", b"1234", header=value))
 
 
@@ -206,9 +202,7 @@ def test_fault_062_too_few_and_too_many_bytes(brain: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("size", [-1, -8, 2**63, 10**40, "8", 7, 9])
-def test_fault_062_a_tensor_size_that_is_negative_absurd_or_not_the_shape(
-    brain: httpx.Client, size: object
-) -> None:
+def test_fault_062_a_tensor_size_that_is_negative_absurd_or_not_the_shape(brain: httpx.Client, size: object) -> None:
     asked = tensor("BF16", parameters={"binary_data_size": size})
     oip.error(oip.infer(brain, "brain", {"inputs": [asked]}, bytes(16)))
 

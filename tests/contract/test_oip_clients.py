@@ -32,16 +32,12 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    yield from _serve(
-        models.identity(tmp_path_factory.mktemp("oip") / "half.onnx", oip_models.ELEMENTS["FP16"])
-    )
+    yield from _serve(models.identity(tmp_path_factory.mktemp("oip") / "half.onnx", oip_models.ELEMENTS["FP16"]))
 
 
 @pytest.fixture(scope="module")
 def brain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    yield from _serve(
-        models.identity(tmp_path_factory.mktemp("oip") / "brain.onnx", oip_models.ELEMENTS["BF16"])
-    )
+    yield from _serve(models.identity(tmp_path_factory.mktemp("oip") / "brain.onnx", oip_models.ELEMENTS["BF16"]))
 
 
 def _serve(path: Path) -> Iterator[Served]:
@@ -87,9 +83,7 @@ def test_the_same_numbers_as_in_process(mlp: Served, binary_in: bool, binary_out
     _, client, path = mlp
     x = rows(3)
     outputs = None if binary_out is None else [triton.InferRequestedOutput("y", binary_data=binary_out)]
-    result = client.infer(
-        "mlp", given(triton, "x", x, "FP32", binary=binary_in), outputs=outputs, request_id="5"
-    )
+    result = client.infer("mlp", given(triton, "x", x, "FP32", binary=binary_in), outputs=outputs, request_id="5")
     assert np.array_equal(result.as_numpy("y"), expected(path, x))
     assert result.get_response()["id"] == "5"
 
@@ -120,10 +114,7 @@ def test_the_asynchronous_client(mlp: Served) -> None:
         async with triton_aio.InferenceServerClient(f"{server.host}:{server.port}") as client:
             assert await client.is_model_ready("mlp")
             batches = [rows(count) for count in range(1, 6)]
-            calls = [
-                client.infer("mlp", given(triton_aio, "x", x, "FP32", binary=bool(len(x) % 2)))
-                for x in batches
-            ]
+            calls = [client.infer("mlp", given(triton_aio, "x", x, "FP32", binary=bool(len(x) % 2))) for x in batches]
             for x, result in zip(batches, await asyncio.gather(*calls), strict=True):
                 assert np.allclose(result.as_numpy("y"), expected(path, x), rtol=1e-5, atol=1e-6)
             squeezed = await client.infer(

@@ -89,9 +89,7 @@ def test_nonfinite_inputs_pass_in_binary(log: httpx.Client) -> None:
 # -- the codec alone -----------------------------------------------------------------------------------------
 
 
-def codec(
-    datatype: DataType, shape: tuple[int, ...], *, batched: bool = True, nonfinite: str = "error"
-) -> Codec:
+def codec(datatype: DataType, shape: tuple[int, ...], *, batched: bool = True, nonfinite: str = "error") -> Codec:
     signature = Signature((TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),), batched)
     return Codec("m", "1", signature, nonfinite)
 

@@ -13,9 +13,6 @@ import pytest
 
 from support.served import Answer, Served, ServedModels
 
-# One worker runs all that share the servers, or each would start its own.
-pytestmark = pytest.mark.xdist_group("served")
-
 Named = dict[str, np.ndarray]
 LENGTH = "Inference-Header-Content-Length"
 DATATYPES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}

@@ -10,9 +10,6 @@ import pytest
 
 from support.served import Answer, ServedModels
 
-# One worker runs all that share the servers, or each would start its own.
-pytestmark = pytest.mark.xdist_group("served")
-
 ROW = "[0,0,0,0,0,0,0,0]"
 
 GOLDEN = {

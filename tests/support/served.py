@@ -21,7 +21,7 @@ from support import models
 
 MODELS: dict[str, tuple[Callable[[Path], Path], Sequence[str]]] = {
     "mlp": (partial(models.mlp, sizes=(8, 16, 3)), ("--max-batch-size", "512")),
-    "half_plus_two": (models.half_plus_two, ()),
+    "half_plus_two": (models.half_plus_two, ("--max-batch-size", "64")),
     "two": (models.two_in_two_out, ()),
     "whole": (partial(models.identity, element=T.INT64, shape=("N", 2)), ()),
     "words": (partial(models.identity, element=T.STRING, shape=("N",)), ()),

@@ -10,7 +10,9 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +52,11 @@ class Wire:
         self.socket.settimeout(timeout_s)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect((server.host, server.port))
+        try:
+            self.socket.connect((server.host, server.port))
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
 
@@ -126,6 +132,13 @@ class Wire:
         if not piece:
             raise NotHttp(f"closed {where}: {self._received[:200]!r}")
         self._received += piece
+
+
+@contextmanager
+def connections(server: RunningServer, count: int) -> Iterator[list[Wire]]:
+    """Many connections at once; closed at the end if they are not yet."""
+    with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        yield [stack.enter_context(wire) for wire in pool.map(lambda _: Wire(server), range(count))]
 
 
 def get(target: str = "/livez", *headers: str, method: str = "GET", version: str = "1.1") -> bytes:

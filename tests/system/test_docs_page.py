@@ -97,9 +97,7 @@ def hosts_asked(browser: Chrome) -> set[str]:
     """Every host that the page asked for anything."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
+        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
     ]
     return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme in ("http", "https", "ws", "wss")}
 
@@ -113,8 +111,7 @@ def test_send_shows_what_onnxruntime_answers(browser: Chrome, server: RunningSer
     expected = ort.InferenceSession(model).run(None, {"x": np.array([item], np.float32)})[0][0]
     np.testing.assert_allclose(np.array(answer(browser), np.float32), expected, rtol=1e-6)
     shown = {
-        each.get_attribute("data-number"): each.text
-        for each in browser.find_elements(By.CSS_SELECTOR, "[data-number]")
+        each.get_attribute("data-number"): each.text for each in browser.find_elements(By.CSS_SELECTOR, "[data-number]")
     }
     assert shown["batch"] == "1 row"
     assert all(shown[name].endswith(" ms") for name in ("latency", "queue", "infer", "rest"))

@@ -16,6 +16,7 @@ from support.wire import (
     ask,
     chunked,
     chunked_head,
+    connections,
     get,
     memory_bytes,
     metric,
@@ -184,11 +185,11 @@ def _flood(wire: Wire, piece: bytes) -> bytes:
 
 def test_fault_024_memory_is_taken_as_the_body_comes_not_as_it_is_announced(server):
     before = memory_bytes(server)
-    wires = [Wire(server).send(post(b" " * LIMIT)[: 200 - LIMIT]) for _ in range(50)]
-    until(lambda: metric(server, "paceline_connections") >= 50)
-    assert memory_bytes(server) - before < 50 * LIMIT / 8
-    for wire in wires:
-        wire.reset()
+    with connections(server, 50) as wires:
+        for wire in wires:
+            wire.send(post(b" " * LIMIT)[: 200 - LIMIT])
+        until(lambda: metric(server, "paceline_connections") > 50)
+        assert memory_bytes(server) - before < 50 * LIMIT / 8
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_fault_013_duplicate_content_length_in_another_case(server):
 
 
 @pytest.mark.parametrize(
-    "length", ["5, 5", "+5", "-1", "0x5", str(2**64 + 5), "", "5 5", "5;", "1e1", "5.0", "٥", "5\x0b"]
+    "length", ["5, 5", "+5", "-1", "0x5", str(2**64 + 5), "", "5 5", "5;", "1e1", "5.0", "\u0665", "5\x0b"]
 )
 def test_fault_014_bad_content_length(server, length):
     head = (
@@ -202,9 +202,7 @@ def test_fault_021_odd_methods(server, method):
     assert refused_unseen(server, get(method=method)) == 400
 
 
-@pytest.mark.parametrize(
-    "target", ["/a\x00b", "/a\x01", "/a\tb", "/a b", "/a\x7f", "a", "/a\rb", "/a\nb"], ids=repr
-)
+@pytest.mark.parametrize("target", ["/a\x00b", "/a\x01", "/a\tb", "/a b", "/a\x7f", "a", "/a\rb", "/a\nb"], ids=repr)
 def test_fault_021_control_characters_in_the_target(server, target):
     assert refused_unseen(server, get(target)) == 400
 
@@ -372,9 +370,7 @@ def test_connect_makes_no_tunnel(server):
         assert wire.send(get()).response().body == b"ok\n"
 
 
-@pytest.mark.parametrize(
-    "target", ["http://test/livez", "http://test:80/livez?a=b", "HTTP://test/livez", "/livez?"]
-)
+@pytest.mark.parametrize("target", ["http://test/livez", "http://test:80/livez?a=b", "HTTP://test/livez", "/livez?"])
 def test_absolute_targets(server, target):
     assert ask(server, get(target)).body == b"ok\n"
 

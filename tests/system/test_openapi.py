@@ -44,9 +44,7 @@ def every_protocol_is_described(document: dict[str, Any]) -> None:
     assert tags == {"Plain JSON", "TensorFlow Serving", "Open Inference Protocol", "Operations"}
 
 
-def every_example_is_accepted_and_answered_as_described(
-    server: RunningServer, document: dict[str, Any]
-) -> None:
+def every_example_is_accepted_and_answered_as_described(server: RunningServer, document: dict[str, Any]) -> None:
     sent = 0
     for path, operation in operations(document, "post"):
         content = operation["requestBody"]["content"]["application/json"]

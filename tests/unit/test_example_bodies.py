@@ -8,9 +8,7 @@ from paceline.server.example_bodies import ExampleBodies
 
 
 def bodies(*arrays: np.ndarray, datatype: DataType = DataType.FP32, batched: bool = True) -> ExampleBodies:
-    specs = tuple(
-        TensorSpec(f"x{index}", datatype, (-1, *array.shape[1:])) for index, array in enumerate(arrays)
-    )
+    specs = tuple(TensorSpec(f"x{index}", datatype, (-1, *array.shape[1:])) for index, array in enumerate(arrays))
     return ExampleBodies(Signature(specs, specs, batched), arrays)
 
 

@@ -100,7 +100,7 @@ def test_an_estimate_a_hundred_times_too_high_is_unlearned(load: float) -> None:
     capacity = 32 / service(32)
     wrong = LatencyModel(profile_of(affine(1.0, 50e-3), 32))
     report = overload(load, wrong, service, until=4.0)
-    assert wrong.stale
+    assert wrong.restarts
     assert report.goodput(SLO_S, 2.0, 4.0) >= 0.85 * min(load, 1.0) * capacity
 
 

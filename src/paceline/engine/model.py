@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -206,11 +207,9 @@ class ServedModel:
             with self._lock:
                 wanted = self._take_back(batch, result)
                 following, dropped = self.scheduler.next_batch(time.monotonic())
-            try:
+            # At shutdown the loop may be closed while a batch runs; then nobody waits for it any more.
+            with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._deliver_and_dispatch, batch, result, wanted, dropped)
-            except RuntimeError:
-                # The loop was closed while the batch ran: the process is going down and nobody waits any more.
-                return
             batch = following
 
     def _take_back(self, batch: Batch, result: Result) -> list[InferRequest]:

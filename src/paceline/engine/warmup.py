@@ -3,7 +3,7 @@
 Rules:
 - Rows are taken as independent only after the model gave the same answers for rows together and apart.
 - Service times are measured at 1, 2, 4, ... rows; the largest batch is the smallest size within a few per cent of the
-  best rows per second, the hand-over to a thread counted in.
+  best rows per second, what a batch costs beside its run counted in.
 - A model whose batches are shorter than a few hand-overs runs on the event loop: one instance, one thread.
 - Any other is measured in several splits of the cores into instances x threads; the one with the shortest single
   run among those near the best rows per second is taken.
@@ -28,7 +28,10 @@ from paceline.engine.instances import InstanceThread
 from paceline.runtimes.base import Instance, LoadedModel
 
 _MOST_ROWS = 256
-_LONG_BATCH_S = 0.1
+# A request may have to wait for two batches: the one that runs when it comes, and its own.
+_LONG_BATCH_S = 0.025
+# A batch costs more than its run: handing it over, forming it, delivering what came out; in hand-overs.
+_OVERHEAD = 5
 _NEAR_BEST = 0.97
 _SPLIT_NEAR_BEST = 0.9
 _CLEARLY_SHORTER = 0.85
@@ -184,7 +187,7 @@ class _Warmup:
         rows = 1
         while True:
             inputs = examples.repeated(sample, rows) if signature.batched else sample
-            seconds = _median_run_s(partial(instance.run, inputs), self._until)
+            seconds = _typical_run_s(partial(instance.run, inputs), self._until)
             profile.append((rows, seconds))
             # The next size takes about twice as long, three times: it must fit.
             if rows >= most or seconds > _LONG_BATCH_S or time.monotonic() + 6 * seconds > self._until:
@@ -198,11 +201,15 @@ class _Warmup:
         if self._wishes.max_batch_rows:
             self._reasons["max_batch_size"] = "as configured"
             return self._wishes.max_batch_rows
-        rates = [(rows, rows / (seconds + self._handover_s)) for rows, seconds in profile]
+        overhead_s = _OVERHEAD * self._handover_s
+        short = [(rows, seconds) for rows, seconds in profile if seconds <= _LONG_BATCH_S] or profile[:1]
+        rates = [(rows, rows / (seconds + overhead_s)) for rows, seconds in short]
         best = max(rate for _, rate in rates)
         rows, rate = next((rows, rate) for rows, rate in rates if rate >= _NEAR_BEST * best)
         self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core, larger batches gain nothing"
-        if rows == profile[-1][0]:
+        if short != profile:
+            self._reasons["max_batch_size"] += f" within {_LONG_BATCH_S * 1e3:g} ms"
+        elif rows == profile[-1][0]:
             self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core; larger was not tried"
         return rows
 
@@ -239,7 +246,7 @@ class _Warmup:
             if measured and time.monotonic() > until:
                 break
             instances = self._loaded.instances(count, threads)
-            latency_s = single_s if threads == 1 else _median_run_s(partial(instances[0].run, one), until)
+            latency_s = single_s if threads == 1 else _typical_run_s(partial(instances[0].run, one), until)
             rate = max_rows * _concurrent_rate(instances, full)
             measured.append((rate, latency_s, count, threads))
         measured.sort(key=lambda split: split[3])
@@ -315,8 +322,8 @@ def _equal(datatype: DataType, one: Array, other: Array) -> bool:
     return bool(np.array_equal(one, other))
 
 
-def _median_run_s(run: Callable[[], Tensors], until: float) -> float:
-    """Median of up to seven runs after an untimed one; of three at least, if a run is short."""
+def _typical_run_s(run: Callable[[], Tensors], until: float) -> float:
+    """Lower quartile of up to seven runs after an untimed one, since a busy machine only ever adds time."""
     run()
     times: list[float] = []
     while len(times) < 7:
@@ -325,7 +332,7 @@ def _median_run_s(run: Callable[[], Tensors], until: float) -> float:
         times.append(time.perf_counter() - started)
         if time.monotonic() > until and (len(times) >= 3 or times[-1] > _LONG_BATCH_S):
             break
-    return sorted(times)[len(times) // 2]
+    return sorted(times)[len(times) // 4]
 
 
 def _concurrent_rate(instances: list[Instance], inputs: Tensors) -> float:

@@ -40,7 +40,8 @@ _TYPES = {
     "tensor(string)": DataType.BYTES,
 }
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
-_ERRORS_ONLY = 3
+# Errors come as exceptions. On stderr too, every wrong request would write a line there.
+_FATAL_ONLY = 4
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
@@ -68,7 +69,7 @@ class OnnxModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _FATAL_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])

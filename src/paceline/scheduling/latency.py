@@ -37,14 +37,14 @@ class LatencyModel:
     Attributes:
         fixed_s, marginal_s: a and c.
         residual: relative residual, running mean; near 0 when the model predicts well.
-        stale: the residuals have drifted (CUSUM): the profile measured at warm-up no longer holds.
+        restarts: how often the residuals drifted (CUSUM), and the fit began again.
     """
 
     def __init__(self, profile: Iterable[tuple[int, float]] = ()) -> None:
         self.fixed_s = 0.0
         self.marginal_s = 0.0
         self.residual = 0.0
-        self.stale = False
+        self.restarts = 0
         self.samples = 0
         self._w = self._wn = self._wnn = self._wy = self._wny = 0.0
         self._variance = _FIRST_VARIANCE
@@ -106,7 +106,7 @@ class LatencyModel:
         return self._cusum_up > _CUSUM_ALARM or self._cusum_down > _CUSUM_ALARM
 
     def _restart(self, ratio: float) -> None:
-        self.stale = True
+        self.restarts += 1
         self._cusum_up = self._cusum_down = 0.0
         self._variance = _FIRST_VARIANCE
         self._high_factor = 1.0 + _Z * math.sqrt(_FIRST_VARIANCE)

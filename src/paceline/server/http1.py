@@ -7,14 +7,15 @@ Rules:
 - Every phase has a limit in bytes and a deadline in time: head, body, answer being written, idle. The deadlines are
   plain numbers that one sweep a second (`Listener`) compares, because a timer per request costs more.
 - A body is received into its final buffer: for a large one the socket writes straight into it.
-- A client that has closed its half still gets its answer. Whether it is gone altogether only a write can tell: an
-  interim `100 Continue`, sent when the request still waits, makes the kernel say so.
+- A client that has closed its half still gets its answer. Whether it is gone altogether only a write can tell:
+  an interim `100 Continue`, sent when the request still waits, makes the other kernel say so.
 - This file knows no model and no route.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from typing import Any, Final, cast
@@ -31,14 +32,13 @@ READ_BYTES: Final = 256 << 10
 _DIRECT_MIN_BYTES: Final = 64 << 10
 _MAX_PIPELINED: Final = 64
 _LINGER_S: Final = 2.0
+_LOOK_S: Final = 0.005
 _NEVER: Final = float("inf")
 # How much of the next request has come.
 _NOTHING, _HEAD, _BODY = range(3)
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_UNIQUE: Final = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding")
-)
+_UNIQUE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"))
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -136,13 +136,22 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._awaiting = self._direct = None
         if self._request is None and not self._pending:
             return False
-        if (
-            self._request is not None
-            and self._request.on_disconnect is not None
-            and self._transport is not None
-        ):
-            self._transport.write(_CONTINUE)
+        request, transport = self._request, self._transport
+        if transport is not None and request is not None and request.on_disconnect is not None:
+            if not request.is_http_1_0:
+                transport.write(_CONTINUE)
+            self._look_for_client(_LOOK_S)
         return True
+
+    def _look_for_client(self, wait_s: float) -> None:
+        """Stop waiting for the answer if the client's machine has said that nobody is there."""
+        transport = self._transport
+        if transport is None or (self._request is None and not self._pending):
+            return
+        if transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            transport.abort()
+        else:
+            asyncio.get_running_loop().call_later(wait_s, self._look_for_client, min(2 * wait_s, 1.0))
 
     def pause_writing(self) -> None:
         """The client reads too slowly: it has until the write timeout."""
@@ -182,9 +191,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._reject(505, "http_version", f"HTTP/{version} is not spoken here")
         if b"host" not in headers and version == "1.1":
             self._reject(400, "bad_request", "missing header: host")
-        self._awaiting = HttpRequest(
-            self, parser.get_method(), self._url, headers, parser.should_keep_alive()
-        )
+        self._awaiting = HttpRequest(self, parser.get_method(), self._url, headers, parser.should_keep_alive())
         if version == "1.0":
             self._awaiting.is_http_1_0 = True
         length = headers.get(b"content-length")
@@ -289,10 +296,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         # The parser keeps the beginning of a header to itself until the end has come: count the bytes it got.
         # The first read may have held the end of another request too, hence the allowance.
         limits = self._limits
-        if (
-            len(self._url) > limits.url_bytes
-            or self._head_fed > limits.head_bytes + limits.url_bytes + READ_BYTES
-        ):
+        if len(self._url) > limits.url_bytes or self._head_fed > limits.head_bytes + limits.url_bytes + READ_BYTES:
             try:
                 self._check_limits()
                 self._reject(431, "headers_too_large", "the headers do not end")

@@ -100,6 +100,7 @@ def to_array(value: Any, spec: TensorSpec, shape_rank: int, where: str) -> Array
     Args:
         shape_rank: rank that the array must have.
         where: path of the value in the request.
+
     Raises:
         SignatureMismatch: ragged, or an element is outside the datatype's range.
     """

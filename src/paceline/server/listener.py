@@ -7,6 +7,7 @@ import errno
 import socket
 import time
 from pathlib import Path
+from typing import cast
 
 from paceline.core.errors import AddressUnavailable
 from paceline.server.app import App
@@ -15,6 +16,7 @@ from paceline.server.http1 import HttpConnection
 _BACKLOG = 2048
 _SWEEP_S = 1.0
 _DRAIN_POLL_S = 0.01
+_TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class Listener:
@@ -30,9 +32,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         limits = app.limits
-        shortest = min(
-            limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s, limits.write_timeout_s
-        )
+        shortest = min(limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s, limits.write_timeout_s)
         self._sweep_s = min(_SWEEP_S, max(0.01, shortest / 4))
 
     async def open(self, host: str, port: int) -> str:
@@ -91,11 +91,9 @@ class _Refusal(asyncio.Protocol):
     """One connection too many: said so, and closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-        )
-        transport.close()
+        stream = cast(asyncio.WriteTransport, transport)  # uvloop's is one without being derived from it
+        stream.write(_TOO_MANY)
+        stream.close()
 
 
 def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:

@@ -85,9 +85,9 @@ def _counters(served: list[Entry]) -> Iterator[str]:
             lambda m: round(m.latency.residual, 6),
         ),
         (
-            "paceline_latency_model_stale",
-            "1 when the service times have drifted.",
-            lambda m: int(m.latency.stale),
+            "paceline_latency_model_restarts",
+            "How often the service times drifted so far that the estimate began anew.",
+            lambda m: m.latency.restarts,
         ),
     )
     for name, text, value in gauges:

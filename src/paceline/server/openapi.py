@@ -90,7 +90,9 @@ class _ModelPages:
         self._name = quote(entry.name, safe="")
         self._key = re.sub(r"[^A-Za-z0-9._-]", "_", entry.name)
         served = entry.served
-        self._bodies = served and ExampleBodies(entry.signature, served.prepared.example)
+        self._bodies: ExampleBodies | None = None
+        if served is not None:
+            self._bodies = ExampleBodies(entry.signature, served.prepared.example)
 
     def schemas(self) -> dict[str, Schema]:
         """The model's own components."""
@@ -122,8 +124,7 @@ class _ModelPages:
                 "max_batch_size": prepared.max_batch_rows,
             }
             shown["settings"] = [
-                {"name": name, "value": value, "why": prepared.reasons.get(name, "")}
-                for name, value in values.items()
+                {"name": name, "value": value, "why": prepared.reasons.get(name, "")} for name, value in values.items()
             ]
         return shown
 
@@ -135,11 +136,10 @@ class _ModelPages:
 
     def _plain_operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         item, prediction = self._ref("Item"), self._ref("Prediction")
-        bodies = self._bodies
         yield (
             f"{self._plain}/predict",
             "post",
-            self._post(PLAIN, "predict", "Predict one item", item, prediction, bodies and bodies.predict()),
+            self._post(PLAIN, "predict", "Predict one item", item, prediction, self._body(ExampleBodies.predict)),
         )
         yield (
             f"{self._plain}/batch-predict",
@@ -150,7 +150,7 @@ class _ModelPages:
                 "Predict a list of items",
                 schemas.list_of(item),
                 schemas.list_of({"anyOf": [prediction, _ref("Error")]}),
-                bodies and bodies.batch_predict(),
+                self._body(ExampleBodies.batch_predict),
                 "The answers come in the order of the items. A bad item gets its own error, the others their "
                 "predictions.",
             ),
@@ -162,7 +162,7 @@ class _ModelPages:
         )
 
     def _tensorflow_operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        signature, bodies = self._entry.signature, self._bodies
+        signature = self._entry.signature
         path = f"/v1/models/{self._name}"
         yield (
             f"{path}:predict",
@@ -173,14 +173,14 @@ class _ModelPages:
                 "Predict rows or columns",
                 schemas.tensorflow_request(signature, self._ref("Item")),
                 schemas.tensorflow_response(signature, self._nonfinite),
-                bodies and bodies.tensorflow(),
+                self._body(ExampleBodies.tensorflow),
             ),
         )
         yield path, "get", _get(TENSORFLOW, self._id("v1_status"), "State of the model's versions")
         yield f"{path}/metadata", "get", _get(TENSORFLOW, self._id("v1_metadata"), "Signature of the model")
 
     def _open_inference_operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        signature, bodies = self._entry.signature, self._bodies
+        signature = self._entry.signature
         path = f"/v2/models/{self._name}"
         yield (
             f"{path}/infer",
@@ -191,7 +191,7 @@ class _ModelPages:
                 "Infer from tensors",
                 schemas.open_inference_request(signature),
                 schemas.open_inference_response(signature, self._nonfinite),
-                bodies and bodies.open_inference(),
+                self._body(ExampleBodies.open_inference),
                 "With the header `Inference-Header-Content-Length`, tensors follow the JSON as raw bytes.",
             ),
         )
@@ -226,15 +226,16 @@ class _ModelPages:
             "responses": {
                 "200": {
                     "description": "The answer.",
-                    "headers": {
-                        name: {"$ref": f"#/components/headers/{name}"} for name in _RESPONSE_HEADERS
-                    },
+                    "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _RESPONSE_HEADERS},
                     "content": {"application/json": {"schema": response}},
                 },
                 **{status: {"$ref": f"#/components/responses/{status}"} for status in _ERRORS},
             },
         }
         return {**operation, "description": description} if description else operation
+
+    def _body(self, make: Callable[[ExampleBodies], bytes | None]) -> bytes | None:
+        return None if self._bodies is None else make(self._bodies)
 
     def _ref(self, name: str) -> Schema:
         return _ref(f"{self._key}.{name}")
@@ -274,9 +275,7 @@ def _components(models: list[_ModelPages]) -> dict[str, Any]:
         "schemas": {**schemas.COMMON, **own},
         "parameters": _PARAMETERS,
         "headers": _RESPONSE_HEADERS,
-        "responses": {
-            status: {"description": text, "content": error} for status, text in _ERRORS.items()
-        },
+        "responses": {status: {"description": text, "content": error} for status, text in _ERRORS.items()},
     }
 
 

@@ -24,7 +24,7 @@ from paceline.server.example_bodies import ExampleBodies
 _LONGEST_INLINE: Final = 300
 # What a shell may read as more than itself, even between single quotes: fish's backslash, csh's history.
 _UNSAFE: Final = frozenset("'\\!")
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - recognised, not bound
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 _BOLD, _DIM, _BLUE = "1", "2", "36"
 
 Line = tuple[str, str, str]
@@ -136,4 +136,5 @@ def _has_colour() -> bool:
 
 
 def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -51,9 +51,7 @@ def item(signature: Signature) -> Schema:
 
 def prediction(signature: Signature, nonfinite: str) -> Schema:
     """What `/predict` answers."""
-    return _by_name(
-        [(spec.name, _shown(spec, _inner(spec, signature), nonfinite)) for spec in signature.outputs]
-    )
+    return _by_name([(spec.name, _shown(spec, _inner(spec, signature), nonfinite)) for spec in signature.outputs])
 
 
 def list_of(schema: Schema) -> Schema:
@@ -89,9 +87,7 @@ def tensorflow_request(signature: Signature, item_ref: Schema) -> Schema:
 
 def tensorflow_response(signature: Signature, nonfinite: str) -> Schema:
     """TensorFlow Serving's answer: `predictions` for rows, `outputs` for columns."""
-    rows = _by_name(
-        [(spec.name, nested(spec, _inner(spec, signature), nonfinite)) for spec in signature.outputs]
-    )
+    rows = _by_name([(spec.name, nested(spec, _inner(spec, signature), nonfinite)) for spec in signature.outputs])
     columns = _by_name([(spec.name, nested(spec, spec.shape, nonfinite)) for spec in signature.outputs])
     return {
         "oneOf": [

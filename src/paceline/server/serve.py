@@ -1,21 +1,25 @@
 """The life of a server: load, listen, warm up, serve, drain, exit.
 
 Rules:
-- A model that cannot be loaded ends the process before the port is opened; from then on the process is live, and it
-  is ready when the warm-up is over.
+- A model that cannot be loaded ends the process before the port is opened; from then on the process is live, and
+  it is ready when the warm-up is over.
 - SIGTERM or SIGINT: not ready at once, go on accepting for the lame-duck time, stop accepting, let what is under
-  way finish within the grace time, exit 0. A second SIGINT ends it at once; a second SIGTERM changes nothing.
+  way finish within the grace time, exit 0; before there is anything to drain, exit 0 at once.
+- A second SIGINT ends it at once; a second SIGTERM changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
 from paceline.config.machine import usable_cores
 from paceline.config.settings import ServeSettings
@@ -26,13 +30,15 @@ from paceline.engine.model import ServedModel
 from paceline.engine.warmup import Prepared, Wishes, prepare
 from paceline.runtimes.base import LoadedModel, load
 from paceline.server.app import App
-from paceline.server.http1 import Limits
+from paceline.server.http_request import Limits
 from paceline.server.listener import Listener
 from paceline.server.panel import show_failed, show_live, show_ready
 from paceline.server.protocols import all_routes
 
 # Requests leave no cycles behind: collecting a hundred times less often than by default costs no memory.
 _GC_THRESHOLD = 70_000
+
+_T = TypeVar("_T")
 
 
 def serve(model_path: Path, settings: ServeSettings) -> int:
@@ -62,7 +68,7 @@ class _Server:
             _limits(settings),
             timeout_s=settings.timeout_ms / 1000,
             debug=settings.debug,
-            log=_stderr_writer() if settings.access_log else None,
+            log=_write_to_stderr if settings.access_log else None,
         )
         self._stop = asyncio.Event()
         self._interrupts = 0
@@ -72,8 +78,6 @@ class _Server:
         started = time.monotonic()
         self._watch_signals()
         loaded = await self._until_stopped(asyncio.to_thread(load, self._path))
-        if loaded is None:
-            return 0
         entry = Entry(self._name, "1", loaded.platform, loaded.signature)
         self._engine.add(entry)
         self._app.mount(all_routes(self._app, self._settings))
@@ -95,16 +99,13 @@ class _Server:
         wishes = Wishes(settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s)
         cores = usable_cores()
         try:
-            prepared = await self._until_stopped(
-                asyncio.to_thread(prepare, loaded, cores.whole, wishes, given)
-            )
+            prepared = await self._until_stopped(asyncio.to_thread(prepare, loaded, cores.whole, wishes, given))
         except PacelineError as error:
             entry.phase, entry.reason = Phase.FAILED, str(error)
             show_failed(self._name, error)
             return
-        if prepared is not None:
-            self._open(entry, prepared)
-            show_ready(entry, prepared, cores, address, time.monotonic() - started, settings)
+        self._open(entry, prepared)
+        show_ready(entry, prepared, cores, address, time.monotonic() - started, settings)
 
     def _open(self, entry: Entry, prepared: Prepared) -> None:
         settings = self._settings
@@ -136,15 +137,15 @@ class _Server:
         if self._interrupts > 1:
             os._exit(130)
 
-    async def _until_stopped(self, work):  # type: ignore[no-untyped-def]
-        """The result of `work`, or None when the server is told to stop first."""
+    async def _until_stopped(self, work: Awaitable[_T]) -> _T:
+        """The result of `work`; the process ends when it is told to stop first."""
         task = asyncio.ensure_future(work)
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not task.done():
             # Loading happens in native code on a thread, which nothing can interrupt.
-            os._exit(0)
+            _leave()
         return task.result()
 
     async def _drain(self, listener: Listener) -> None:
@@ -154,7 +155,11 @@ class _Server:
         listener.stop_accepting()
         await listener.drained(settings.grace_ms / 1000)
         self._engine.close()
-        sys.stderr.flush()
+        # The end has begun: a signal that comes late must not turn the exit code into its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        if not self._engine.idle:
+            # A batch outlived the grace time. The runtime must not be taken down under the thread that runs it.
+            _leave()
 
 
 def _limits(settings: ServeSettings) -> Limits:
@@ -170,5 +175,12 @@ def _limits(settings: ServeSettings) -> Limits:
     )
 
 
-def _stderr_writer():  # type: ignore[no-untyped-def]
-    return sys.stderr.buffer.write
+def _leave() -> NoReturn:
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _write_to_stderr(line: bytes) -> None:
+    """Unbuffered, so that whoever follows the log sees a request when it ends."""
+    with contextlib.suppress(OSError):  # a log that nobody can read is no reason to fail requests
+        os.write(2, line)

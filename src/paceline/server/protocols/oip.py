@@ -84,9 +84,7 @@ class _Oip:
     def server(self, http: HttpRequest) -> None:
         """GET /v2."""
         name = self._settings.server_name
-        self._app.reply(
-            http, 200, dumps({"name": name, "version": __version__, "extensions": list(_EXTENSIONS)})
-        )
+        self._app.reply(http, 200, dumps({"name": name, "version": __version__, "extensions": list(_EXTENSIONS)}))
 
     def live(self, http: HttpRequest) -> None:
         """GET /v2/health/live."""

@@ -167,9 +167,7 @@ def _strings(data: memoryview, count: int, name: str) -> list[bytes]:
     while at < size:
         start = at + 4
         if start > size:
-            raise DecodeError(
-                f"incomplete string length indicator for inference input '{name}', expecting 4 bytes"
-            )
+            raise DecodeError(f"incomplete string length indicator for inference input '{name}', expecting 4 bytes")
         at = start + _LENGTH.unpack_from(data, start - 4)[0]
         if at > size:
             raise DecodeError(
@@ -179,8 +177,7 @@ def _strings(data: memoryview, count: int, name: str) -> list[bytes]:
         found.append(bytes(data[start:at]))
     if len(found) != count:
         raise SignatureMismatch(
-            f"unexpected number of string elements {len(found)} for inference input '{name}', "
-            f"expecting {count}"
+            f"unexpected number of string elements {len(found)} for inference input '{name}', expecting {count}"
         )
     return found
 

@@ -27,8 +27,7 @@ def require_classes(spec: TensorSpec) -> None:
     """
     if spec.datatype in _UNRANKED:
         raise InvalidRequest(
-            f"class result not available for output '{spec.name}' due to unsupported type "
-            f"'{spec.datatype.label}'"
+            f"class result not available for output '{spec.name}' due to unsupported type '{spec.datatype.label}'"
         )
 
 
@@ -38,16 +37,16 @@ def classes(array: Array, spec: TensorSpec, top: int, batched: bool) -> Array:
     scores = array.reshape(shape[0], math.prod(shape[1:]))
     found = np.empty((shape[0], min(top, scores.shape[1])), object)
     for row, values in enumerate(scores):
-        found[row] = [_shown(values, index, spec.labels) for index in _best(values)[: found.shape[1]]]
+        found[row] = [_shown(values, index, spec.labels) for index in _best(values, found.shape[1])]
     return found if batched else found[0]
 
 
-def _best(values: Array) -> list[int]:
+def _best(values: Array, top: int) -> list[int]:
     """Indices by falling value."""
     if values.dtype.kind == "f":
         values = np.where(np.isnan(values), -np.inf, values)
     # Sorted backwards: equal values stay in order, and unsigned ones need no sign.
-    best: list[int] = (values.size - 1 - np.argsort(values[::-1], kind="stable")[::-1]).tolist()
+    best: list[int] = (values.size - 1 - np.argsort(values[::-1], kind="stable")[::-1][:top]).tolist()
     return best
 
 

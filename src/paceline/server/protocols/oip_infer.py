@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, NamedTuple, NoReturn
 
@@ -37,6 +38,8 @@ from paceline.server.protocols.oip_classes import classes, require_classes
 
 _MAX_ELEMENTS: Final = 2**63 - 1
 _MAX_NESTING: Final = 100
+_MAX_RANK: Final = 32
+_OPENING: Final = re.compile(rb"[\[ \t\r\n]*")
 _MAX_TIMEOUT_US: Final = 24 * 3600 * 1_000_000
 _BINARY_ONLY: Final = (DataType.FP16, DataType.BF16)
 
@@ -301,8 +304,7 @@ def _parameters(given: dict[str, Any]) -> tuple[bool, float]:
     for key in given:
         if key.startswith("triton_"):
             raise InvalidRequest(
-                "parameter keys starting with 'triton_' are reserved for Triton usage "
-                "and should not be specified."
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified."
             )
     binary = given.get("binary_data_output", False)
     if not isinstance(binary, bool):
@@ -320,6 +322,9 @@ def _count(shape: list[int], name: str, where: str) -> int:
             "Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer",
             details=[Detail(where + ".shape", f"a size of input '{name}' is negative")],
         )
+    # Before multiplying: the product of a million large numbers takes minutes.
+    if len(shape) > _MAX_RANK or max(shape, default=0) > _MAX_ELEMENTS:
+        raise _impossible(shape, name, where)
     count = math.prod(shape)
     if count > _MAX_ELEMENTS:
         raise _impossible(shape, name, where)
@@ -329,10 +334,7 @@ def _count(shape: list[int], name: str, where: str) -> int:
 def _shaped(array: Array, shape: list[int], name: str, where: str) -> Array:
     try:
         return array.reshape(shape)
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # more dimensions than numpy has, or sizes beyond the address space
+    except ValueError as error:  # sizes beyond the address space, beside one of 0
         raise _impossible(shape, name, where) from error
 
 
@@ -352,15 +354,10 @@ def _no_region(name: str) -> InvalidRequest:
 
 def _nesting(data: msgspec.Raw) -> int:
     """How deep the first element of a JSON value lies."""
-    rank = 0
-    for byte in memoryview(data):
-        if byte == 0x5B:  # [
-            rank += 1
-        elif byte not in b" \t\r\n" or rank > _MAX_NESTING:
-            break
-    return rank
+    opening = _OPENING.match(memoryview(data))
+    return opening.group().count(b"[") if opening else 0
 
 
 def _brackets(shape: Sequence[int]) -> str:
-    text = ",".join(str(size) for size in shape[:32])
-    return f"[{text},...]" if len(shape) > 32 else f"[{text}]"
+    text = ",".join(str(size) if size <= _MAX_ELEMENTS else "..." for size in shape[:_MAX_RANK])
+    return f"[{text},...]" if len(shape) > _MAX_RANK else f"[{text}]"

@@ -40,9 +40,7 @@ def config(entry: Entry, prepared: Prepared) -> dict[str, Any]:
         "max_batch_size": prepared.max_batch_rows if signature.batched else 0,
         "input": [{**_configured(spec, signature.batched), "optional": False} for spec in signature.inputs],
         "output": [_configured(spec, signature.batched) for spec in signature.outputs],
-        "instance_group": [
-            {"name": entry.name, "kind": "KIND_CPU", "count": len(prepared.instances), "gpus": []}
-        ],
+        "instance_group": [{"name": entry.name, "kind": "KIND_CPU", "count": len(prepared.instances), "gpus": []}],
         "parameters": {},
         "model_warmup": [],
         "model_transaction_policy": {"decoupled": False},

@@ -36,8 +36,7 @@ def statistics(model: ServedModel) -> dict[str, Any]:
         },
         "response_stats": {},
         "batch_stats": [
-            _batches(rows, int(count), seconds)
-            for rows, (count, seconds) in sorted(telemetry.batch_service.items())
+            _batches(rows, int(count), seconds) for rows, (count, seconds) in sorted(telemetry.batch_service.items())
         ],
         "memory_usage": [],
     }

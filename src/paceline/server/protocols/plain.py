@@ -31,7 +31,7 @@ from paceline.server.calls import JSON, Encoded, Inference, Outcome
 from paceline.server.content import require_json
 from paceline.server.example_bodies import ExampleBodies
 from paceline.server.http1 import HttpRequest
-from paceline.server.json_tensors import decode, decoder, dumps, element_type, nested, to_array, to_json
+from paceline.server.json_tensors import decode, dumps, element_type, nested, to_array, to_json
 from paceline.server.routes import Route
 from paceline.server.status import describe
 
