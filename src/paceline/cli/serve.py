@@ -1,6 +1,7 @@
 """`paceline serve MODEL`: serve a model over HTTP."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ def command(ctx: click.Context, /, model: Path, config_path: Path | None, **flag
     Every flag is also a key of [serve] in paceline.toml and a variable PACELINE_<NAME>;
     a flag wins over a variable, and a variable over the file.
     """
+    # Until the server takes over there is nothing to drain.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     ctx.meta[DEBUG] = flags["debug"]
     settings = resolve(flags, os.environ, find_toml(config_path))
     ctx.meta[DEBUG] = settings.debug

@@ -121,9 +121,7 @@ class App:
             timeout_ms = -1.0
         if not 0 < timeout_ms <= _MAX_TIMEOUT_MS:
             shown = wish[:40].decode("latin-1")
-            raise DecodeError(
-                f"x-request-timeout-ms: expected milliseconds from 1 to {_MAX_TIMEOUT_MS}, got {shown!r}"
-            )
+            raise DecodeError(f"x-request-timeout-ms: expected milliseconds from 1 to {_MAX_TIMEOUT_MS}, got {shown!r}")
         return request.received + timeout_ms / 1000
 
     def reply(
@@ -200,12 +198,17 @@ class App:
         line = {
             "time": time.time(),
             "client": peer,
-            "method": request.method.decode("latin-1"),
-            "path": request.path.decode("latin-1"),
+            "method": _shown(request.method),
+            "path": _shown(request.path),
             "status": request.status,
-            "request_id": request.id.decode("latin-1"),
+            "request_id": _shown(request.id),
             "ms": round((time.monotonic() - request.received) * 1000, 3) if request.received else None,
         }
         if b"traceparent" in request.headers:
-            line["traceparent"] = request.headers[b"traceparent"].decode("latin-1")
+            line["traceparent"] = _shown(request.headers[b"traceparent"])
         self._log(orjson.dumps(line) + b"\n")
+
+
+def _shown(text: bytes) -> str:
+    """ASCII only: some terminals and log readers take characters above it for commands or line ends."""
+    return text.decode("ascii", "backslashreplace")

@@ -1,14 +1,12 @@
-"""HTTP/1.1 on a socket: bytes in, `HttpRequest`s out, responses back in order.
+"""HTTP/1.1 on a socket: requests in, responses back in order; deadlines; the end of a connection.
 
 Rules:
-- Parsing is llhttp's, in its strict mode; what it lets through and RFC 9112 forbids is refused here.
-- One request of a connection is handled at a time. Those pipelined behind it wait, parsed, in a short queue;
-  when that is full, the socket is not read.
-- Every phase has a limit in bytes and a deadline in time: head, body, answer being written, idle. The deadlines are
-  plain numbers that one sweep a second (`Listener`) compares, because a timer per request costs more.
-- A body is received into its final buffer: for a large one the socket writes straight into it.
-- A client that has closed its half still gets its answer. Whether it is gone altogether only a write can tell:
-  an interim `100 Continue`, sent when the request still waits, makes the other kernel say so.
+- One request of a connection is handled at a time. Those pipelined behind it wait, parsed, in a short queue; when
+  that is full, or a large body waits in it, the socket is not read.
+- Every phase has a deadline: head, body, answer being written, idle. The deadlines are plain numbers that one sweep a
+  second (`Listener`) compares, because a timer per request costs more.
+- A client that has closed its half still gets its answers. Whether it is gone altogether only a write can tell: an
+  interim `100 Continue`, sent while the request waits, makes the other kernel say so.
 - This file knows no model and no route.
 """
 
@@ -17,80 +15,25 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import deque
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import httptools
-import numpy as np
 
-from paceline.server.http_request import JSON, Body, Home, HttpRequest, Limits
+from paceline.server.http_reader import CONTINUE, HEAD, MAX_PIPELINED, READ_BYTES, RequestReader
+from paceline.server.http_request import JSON, Body, HttpRequest, Limits
 from paceline.server.status import REASONS, Rejection
 
 __all__ = ["JSON", "READ_BYTES", "Body", "HttpConnection", "HttpRequest", "Limits"]
 
-READ_BYTES: Final = 256 << 10
-_DIRECT_MIN_BYTES: Final = 64 << 10
-_MAX_PIPELINED: Final = 64
 _LINGER_S: Final = 2.0
 _LOOK_S: Final = 0.005
-_NEVER: Final = float("inf")
-# How much of the next request has come.
-_NOTHING, _HEAD, _BODY = range(3)
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_UNIQUE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"))
 
 
-class HttpConnection(asyncio.BufferedProtocol):
+class HttpConnection(RequestReader):
     """One client connection."""
 
-    __slots__ = (
-        "_awaiting",
-        "_body",
-        "_body_at",
-        "_chunks",
-        "_direct",
-        "_eof",
-        "_fed",
-        "_framed_at",
-        "_head_fed",
-        "_headers",
-        "_held",
-        "_home",
-        "_last",
-        "_limits",
-        "_parser",
-        "_paused",
-        "_pending",
-        "_phase",
-        "_rejection",
-        "_repeated",
-        "_request",
-        "_size",
-        "_transport",
-        "_url",
-        "expires",
-    )
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._limits = home.limits
-        self._transport: asyncio.Transport | None = None
-        self._parser: Any = None
-        self._pending: deque[HttpRequest | Rejection] = deque()
-        self._request: HttpRequest | None = None  # the one being answered
-        self._awaiting: HttpRequest | None = None  # the one whose body is being read
-        self._last = False  # no further request is accepted on this connection
-        self._paused = False
-        self._eof = False
-        self._rejection: Rejection | None = None
-        self.expires = _NEVER
-        self._direct: memoryview | None = None  # a large body that the socket writes into
-        self._body: memoryview | None = None
-        self._fed = 0
-        self._framed_at = 0
-        self._held = False  # the socket is not read: enough waits
-        self._begin_message()
+    __slots__ = ()
 
     # -- the transport's calls --------------------------------------------------------------------------------
 
@@ -101,7 +44,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._home.connections.add(self)
         self.expires = time.monotonic() + self._limits.header_timeout_s
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
+    def connection_lost(self, exc: Exception | None) -> None:
         """Drop everything; tell who waits for the answer."""
         self._home.connections.discard(self)
         self._transport = None
@@ -113,7 +56,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if request is not None and request.on_disconnect is not None:
             request.on_disconnect()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the buffer is what it is
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go: the shared read buffer, or the rest of a large body."""
         if self._direct is None:
             return self._home.read_buffer
@@ -139,7 +82,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         request, transport = self._request, self._transport
         if transport is not None and request is not None and request.on_disconnect is not None:
             if not request.is_http_1_0:
-                transport.write(_CONTINUE)
+                transport.write(CONTINUE)
             self._look_for_client(_LOOK_S)
         return True
 
@@ -164,246 +107,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.expires = time.monotonic() + self._limits.keep_alive_s
         self._start_next()
 
-    # -- the parser's calls -----------------------------------------------------------------------------------
-
-    def on_url(self, url: bytes) -> None:
-        """Part of the request target."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, or trailer."""
-        if self._awaiting is not None:
-            return  # trailers carry nothing that we use
-        name = name.lower()
-        headers = self._headers
-        headers[name] = value if name not in headers else self._joined(name, value)
-
-    def on_headers_complete(self) -> None:
-        """The head is there: check what llhttp does not, and prepare for the body."""
-        if self._awaiting is not None:
-            return  # the head that `_read_on` made
-        headers, parser, limits = self._headers, self._parser, self._limits
-        # What has come is nearly always too little to exceed a limit.
-        if self._head_fed + self._fed > limits.url_bytes or len(headers) + self._repeated > limits.headers:
-            self._check_limits()
-        version = parser.get_http_version()
-        if version != "1.1" and version != "1.0":
-            self._reject(505, "http_version", f"HTTP/{version} is not spoken here")
-        if b"host" not in headers and version == "1.1":
-            self._reject(400, "bad_request", "missing header: host")
-        self._awaiting = HttpRequest(self, parser.get_method(), self._url, headers, parser.should_keep_alive())
-        if version == "1.0":
-            self._awaiting.is_http_1_0 = True
-        length = headers.get(b"content-length")
-        if length is not None:
-            self._size = size = int(length)
-            if size > limits.body_bytes:
-                self._too_large()
-            if size > _DIRECT_MIN_BYTES:
-                # Not zeroed: what a client only announces takes no memory until it comes.
-                self._body = np.empty(size, np.uint8).data
-        elif b"transfer-encoding" in headers:
-            if version == "1.0" or headers[b"transfer-encoding"].lower() != b"chunked":
-                self._reject(400, "bad_request", "unsupported transfer-encoding")
-            self._size = -1
-
-    def on_body(self, chunk: bytes) -> None:
-        """Part of the body."""
-        if self._body is not None:
-            start = self._body_at
-            self._body_at += len(chunk)
-            self._body[start : self._body_at] = chunk
-        elif self._size >= 0:
-            self._chunks.append(chunk)
-        else:
-            self._body_at += len(chunk)
-            if self._body_at > self._limits.body_bytes:
-                self._too_large()
-            if self._chunks:
-                self._chunks[0] += chunk  # a million chunks of a byte must not be a million objects
-            else:
-                self._chunks.append(bytearray(chunk))
-
-    def on_message_complete(self) -> None:
-        """A whole request is there."""
-        request = self._awaiting
-        if request is None:
-            return
-        chunks = self._chunks
-        if self._size and not chunks and self._body_at == 0 and self._parser.should_upgrade():
-            return  # the parser leaves the body to the other protocol: `_read_on`
-        if self._body is not None:
-            request.body = self._body
-        elif chunks:
-            request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._complete(request)
-        if len(request.body) > _DIRECT_MIN_BYTES:
-            self._hold_behind_another()
-
-    # -- reading ----------------------------------------------------------------------------------------------
-
-    def _begin_message(self) -> None:
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._awaiting = None
-        self._size = 0
-        self._chunks: list[Any] = []
-        self._body = None
-        self._body_at = 0
-        self._phase = _NOTHING
-        self._head_fed = 0
-        self._repeated = 0
-
-    def _feed(self, data: memoryview) -> None:
-        self._fed = len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._read_on(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self._fail_parse(error)
-        if self._awaiting is not None:
-            self._body_is_partial()
-        elif self._url:
-            self._head_is_partial()
-        if self._request is None:
-            self._start_next()
-
-    def _read_on(self, data: memoryview) -> None:
-        """Ignore an offer to upgrade. The parser stops there, before the body: a new one reads what follows."""
-        self._parser = httptools.HttpRequestParser(self)
-        if self._awaiting is not None:
-            framing = b"content-length: %d" % self._size if self._size >= 0 else b"transfer-encoding: chunked"
-            ending = b"" if self._awaiting.keep_alive else b"\r\nconnection: close"
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n%s%s\r\n\r\n" % (framing, ending))
-        if data and not self._last:
-            self._feed(data)
-
-    def _joined(self, name: bytes, value: bytes) -> bytes:
-        """The value of a repeated header. Bounded while it grows, for joining many takes quadratic time."""
-        if name in _UNIQUE:
-            self._reject(400, "bad_request", f"duplicate header: {name.decode('latin-1')}")
-        self._repeated += 1
-        if self._repeated > self._limits.headers:
-            self._too_many_headers()
-        return self._headers[name] + b", " + value
-
-    def _head_is_partial(self) -> None:
-        if self._phase == _NOTHING:
-            self._phase = _HEAD
-            self.expires = time.monotonic() + self._limits.header_timeout_s
-        self._head_fed += self._fed
-        # The parser keeps the beginning of a header to itself until the end has come: count the bytes it got.
-        # The first read may have held the end of another request too, hence the allowance.
-        limits = self._limits
-        if len(self._url) > limits.url_bytes or self._head_fed > limits.head_bytes + limits.url_bytes + READ_BYTES:
-            try:
-                self._check_limits()
-                self._reject(431, "headers_too_large", "the headers do not end")
-            except _Stop:
-                self._fail_parse(None)
-
-    def _body_is_partial(self) -> None:
-        if self._phase == _BODY:
-            if self._size < 0:
-                self._limit_framing()
-            return
-        self._phase = _BODY
-        self._framed_at, self._head_fed = self._body_at, 0
-        self.expires = time.monotonic() + self._limits.body_timeout_s
-        self._continue_if_asked()
-        if self._body is not None:
-            self._direct = self._body
-            self._parser = None
-
-    def _limit_framing(self) -> None:
-        """Trailers and chunk extensions must end: count the bytes that come while no body does."""
-        if self._framed_at != self._body_at:
-            self._framed_at, self._head_fed = self._body_at, 0
-            return
-        self._head_fed += self._fed
-        if self._head_fed > self._limits.head_bytes + READ_BYTES:
-            self._queue_rejection(Rejection(431, "headers_too_large", "the trailers do not end"))
-
-    def _check_limits(self) -> None:
-        """Limits of the head. The sum is taken only when what was read could exceed it."""
-        limits, headers = self._limits, self._headers
-        if len(self._url) > limits.url_bytes:
-            self._reject(414, "uri_too_long", f"the URL is longer than {limits.url_bytes} bytes")
-        if len(headers) + self._repeated > limits.headers:
-            self._too_many_headers()
-        if self._head_fed + self._fed > limits.head_bytes:
-            size = sum(len(name) + len(value) + 4 for name, value in headers.items())
-            if size > limits.head_bytes:
-                self._too_many_headers()
-
-    def _too_many_headers(self) -> None:
-        limits = self._limits
-        shown = f"more than {limits.headers} headers, or {limits.head_bytes} bytes of them"
-        self._reject(431, "headers_too_large", shown)
-
-    def _fail_parse(self, error: httptools.HttpParserError | None) -> None:
-        rejection, self._rejection = self._rejection, None
-        if rejection is None:
-            if self._last:
-                return  # data behind `Connection: close`
-            rejection = Rejection(400, "bad_request", f"malformed HTTP: {error}")
-        self._queue_rejection(rejection)
-
-    def _queue_rejection(self, rejection: Rejection) -> None:
-        self._last = True
-        self._awaiting = None
-        self._begin_message()
-        self._pending.append(rejection)
-
-    def _reject(self, status: int, code: str, message: str) -> None:
-        """Stop the parser from inside one of its calls."""
-        self._rejection = Rejection(status, code, message)
-        raise _Stop
-
-    def _too_large(self) -> None:
-        self._reject(413, "request_too_large", f"the body is larger than {self._limits.body_bytes} bytes")
-
-    def _continue_if_asked(self) -> None:
-        request, transport = self._awaiting, self._transport
-        if request is None or transport is None or request.is_http_1_0:
-            return
-        if request.headers.get(b"expect", b"").lower() != b"100-continue":
-            return
-        if self._request is None and not self._pending:  # else it would stand before another request's answer
-            transport.write(_CONTINUE)
-
-    def _direct_done(self) -> None:
-        """The last byte of a large body arrived past the parser: a new one reads the next request."""
-        request = self._awaiting
-        assert request is not None
-        assert self._body is not None
-        request.body = self._body
-        self._direct = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._complete(request)
-        self._hold_behind_another()
-        self._start_next()
-
-    def _complete(self, request: HttpRequest) -> None:
-        request.received = time.monotonic()
-        if not request.keep_alive:
-            self._last = True
-        self._begin_message()
-        self._pending.append(request)
-        if len(self._pending) >= _MAX_PIPELINED:
-            self._hold()
-
-    def _hold_behind_another(self) -> None:
-        """One large body is enough to wait behind a request being answered."""
-        if self._request is not None or len(self._pending) > 1:
-            self._hold()
-
-    def _hold(self) -> None:
-        if self._transport is not None:
-            self._held = True
-            self._transport.pause_reading()
-
     # -- answering --------------------------------------------------------------------------------------------
 
     def _start_next(self) -> None:
@@ -411,7 +114,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._request is not None or not self._pending or self._paused or self._transport is None:
             return
         item = self._pending.popleft()
-        if self._held and len(self._pending) < _MAX_PIPELINED:
+        if self._held and len(self._pending) < MAX_PIPELINED:
             self._held = False
             self._transport.resume_reading()
         if isinstance(item, HttpRequest):
@@ -469,7 +172,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _restart_clock(self) -> None:
         """What was begun behind the request just answered has its whole time from now on."""
-        if self._phase == _HEAD:
+        if self._phase == HEAD:
             self.expires = time.monotonic() + self._limits.header_timeout_s
         else:
             self.expires = time.monotonic() + self._limits.body_timeout_s
@@ -537,7 +240,3 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Close now, whatever is under way."""
         if self._transport is not None:
             self._transport.abort()
-
-
-class _Stop(Exception):
-    """Leaves the parser; `_rejection` says why."""

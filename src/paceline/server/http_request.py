@@ -30,6 +30,24 @@ class Limits:
     write_timeout_s: float = 30.0
 
 
+class Connection(Protocol):
+    """What a request needs of its connection."""
+
+    @property
+    def peer(self) -> str:
+        """Address of the client."""
+
+    def write_response(
+        self,
+        request: HttpRequest,
+        status: int,
+        body: Body | list[Body],
+        content_type: bytes,
+        extra: bytes,
+    ) -> None:
+        """Write the answer; see `HttpRequest.respond`."""
+
+
 class Home(Protocol):
     """What a connection needs of its server."""
 
@@ -66,7 +84,7 @@ class HttpRequest:
 
     def __init__(
         self,
-        connection: HttpConnection,
+        connection: Connection,
         method: bytes,
         target: bytes,
         headers: dict[bytes, bytes],
