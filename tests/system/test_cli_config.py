@@ -12,11 +12,7 @@ import pytest
 @pytest.fixture
 def paceline(tmp_path):
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        clean = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith("PACELINE_") and key != "PORT"
-        }
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("PACELINE_") and key != "PORT"}
         return subprocess.run(
             [sys.executable, "-m", "paceline", *arguments],
             cwd=tmp_path,
@@ -40,18 +36,14 @@ def test_help_names_the_verbs_and_loads_no_framework(tmp_path):
         "except SystemExit: pass\n"
         "print(sorted({'numpy', 'onnxruntime', 'asyncio', 'rich', 'paceline.config'} & set(sys.modules)))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=tmp_path
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=tmp_path)
     assert "serve " in result.stdout
     assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_import_paceline_loads_no_numpy(tmp_path):
     code = "import paceline, sys; print('numpy' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=tmp_path
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=tmp_path)
     assert result.stdout.strip() == "False"
 
 
@@ -63,9 +55,7 @@ def test_show_is_a_valid_file_that_gives_the_same_settings(paceline, tmp_path):
     assert "threads = 3  # env PACELINE_THREADS" in shown.stdout
     (tmp_path / "paceline.toml").write_text(shown.stdout)
     again = json.loads(paceline("config", "show", "--json").stdout)
-    first = json.loads(
-        paceline("config", "show", "--json", "--config", os.devnull, PACELINE_THREADS="3").stdout
-    )
+    first = json.loads(paceline("config", "show", "--json", "--config", os.devnull, PACELINE_THREADS="3").stdout)
     assert again == first
 
 
@@ -80,9 +70,7 @@ def test_fault_004_unknown_key_exits_3_with_a_suggestion(paceline, tmp_path):
     (tmp_path / "paceline.toml").write_text("[serve]\nprot = 1\n")
     result = paceline("serve", "model.onnx")
     assert result.returncode == 3
-    assert result.stderr == (
-        "error: prot: unknown setting (paceline.toml line 2)\nhint: did you mean 'port'?\n"
-    )
+    assert result.stderr == ("error: prot: unknown setting (paceline.toml line 2)\nhint: did you mean 'port'?\n")
     assert result.stdout == ""
 
 

@@ -6,11 +6,11 @@ import re
 
 import httpx
 import pytest
-from support import models
 
 from paceline.testing import run_server
+from support import models
 
-SERIES = re.compile(r'^([a-z_]+)(?:\{([^}]*)\})? (\S+)$')
+SERIES = re.compile(r"^([a-z_]+)(?:\{([^}]*)\})? (\S+)$")
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,7 @@ def test_failures_are_counted_by_outcome(server):
         assert httpx.post(server.url + "/predict", json=[-1.0, 2.0]).status_code == 500
 
     change = difference(server, act)
-    assert (
-        change['paceline_requests_total{model="log",version="1",protocol="plain",outcome="nonfinite_output"}'] == 1
-    )
+    assert change['paceline_requests_total{model="log",version="1",protocol="plain",outcome="nonfinite_output"}'] == 1
 
 
 def test_histogram_buckets_are_cumulative_and_end_with_the_count(server):

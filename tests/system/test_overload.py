@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from support import models
-
 from benchmarks.open_loop import LOST, UNANSWERED, Samples
+
 from paceline.testing import RunningServer, run_server
+from support import models
 
 pytestmark = pytest.mark.slow
 

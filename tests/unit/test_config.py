@@ -92,9 +92,7 @@ def test_other_words_are_no_boolean(text):
 
 
 def test_fault_004_unknown_key_suggests(toml):
-    with pytest.raises(
-        ConfigError, match=r"^max_batchsize: unknown setting \(.*paceline\.toml line 2\)$"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"^max_batchsize: unknown setting \(.*paceline\.toml line 2\)$") as caught:
         resolve({}, {}, toml("[serve]\nmax_batchsize = 4\n"))
     assert caught.value.hint == "did you mean 'max_batch_size'?"
 
@@ -127,9 +125,7 @@ def test_fault_005_port_that_is_no_number():
         resolve({}, {"PORT": "abc"}, None)
 
 
-@pytest.mark.parametrize(
-    "count", ["0", "-3", "1000000000000", "9" * 40, "9" * 5000, "1_0", "1.5", "1e3", "٣", "nan"]
-)
+@pytest.mark.parametrize("count", ["0", "-3", "1000000000000", "9" * 40, "9" * 5000, "1_0", "1.5", "1e3", "٣", "nan"])
 @pytest.mark.parametrize("name", ["max_batch_size", "instances", "threads"])
 def test_fault_006_counts_out_of_bounds(name, count):
     with pytest.raises(ConfigError, match=rf"^{name}: must be .* \(env PACELINE_{name.upper()}\)$") as caught:
@@ -181,9 +177,7 @@ def test_settings_are_frozen():
         ServeSettings().port = 1
 
 
-@given(
-    st.sampled_from(sorted(SETTINGS)), st.text(max_size=20) | st.integers().map(str) | st.floats().map(str)
-)
+@given(st.sampled_from(sorted(SETTINGS)), st.text(max_size=20) | st.integers().map(str) | st.floats().map(str))
 def test_any_text_is_a_valid_value_or_a_one_line_message(name, text):
     setting = SETTINGS[name]
     try:
@@ -195,9 +189,7 @@ def test_any_text_is_a_valid_value_or_a_one_line_message(name, text):
         assert setting.check(value) == value
 
 
-@given(
-    st.dictionaries(st.sampled_from(sorted(SETTINGS)), st.integers() | st.booleans() | st.text(max_size=9))
-)
+@given(st.dictionaries(st.sampled_from(sorted(SETTINGS)), st.integers() | st.booleans() | st.text(max_size=9)))
 def test_any_toml_value_is_valid_or_refused(values):
     for name, value in tomllib.loads(_as_toml(values)).items():
         try:

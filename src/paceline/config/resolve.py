@@ -24,9 +24,7 @@ _TABLES = ("serve", "models")
 # Kubernetes gives every pod a set of variables for each Service. One called `paceline` makes PACELINE_PORT a
 # URL and adds PACELINE_SERVICE_HOST and more: nobody configured those.
 _SERVICE_LINK_URL = re.compile(r"(tcp|udp|sctp)://")
-_SERVICE_LINK_NAME = re.compile(
-    r"PACELINE_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)"
-)
+_SERVICE_LINK_NAME = re.compile(r"PACELINE_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)")
 
 
 def resolve(flags: Mapping[str, object], env: Mapping[str, str], toml_path: Path | None) -> ServeSettings:

@@ -60,42 +60,29 @@ class ServeSettings:
         pattern_help="visible ASCII, at most 100 characters",
     )
 
-    max_batch_size: int | None = _setting(
-        None, "most rows that run together", minimum=1, maximum=65536, per_model=True
-    )
-    instances: int | None = _setting(
-        None, "loaded copies of the model", minimum=1, maximum=1024, per_model=True
-    )
+    max_batch_size: int | None = _setting(None, "most rows that run together", minimum=1, maximum=65536, per_model=True)
+    instances: int | None = _setting(None, "loaded copies of the model", minimum=1, maximum=1024, per_model=True)
     threads: int | None = _setting(
         None, "threads that one instance computes with", minimum=1, maximum=1024, per_model=True
     )
-    examples: Path | None = _setting(
-        None, "file of example requests, to warm up and to measure with", per_model=True
-    )
+    examples: Path | None = _setting(None, "file of example requests, to warm up and to measure with", per_model=True)
     nonfinite: NonFinite = _setting(
-        "error", "what becomes of NaN and infinity in a JSON answer", per_model=True
+        "error", "NaN or infinity in an output: fail the request, or write null or a string in JSON", per_model=True
     )
     warmup_s: float = _setting(0.6, "seconds to spend on measuring before ready", minimum=0, maximum=3600)
 
     timeout_ms: int = _setting(30_000, "deadline of a request that names none", minimum=1, maximum=_DAY_MS)
-    header_timeout_ms: int = _setting(
-        10_000, "longest wait for a request's headers", minimum=1, maximum=_DAY_MS
-    )
+    header_timeout_ms: int = _setting(10_000, "longest wait for a request's headers", minimum=1, maximum=_DAY_MS)
     body_timeout_ms: int = _setting(30_000, "longest wait for a request's body", minimum=1, maximum=_DAY_MS)
     write_timeout_ms: int = _setting(
         30_000, "longest wait for a client that does not read its answer", minimum=1, maximum=_DAY_MS
     )
-    keep_alive_ms: int = _setting(
-        75_000, "how long an idle connection stays open", minimum=0, maximum=_DAY_MS
-    )
+    keep_alive_ms: int = _setting(75_000, "how long an idle connection stays open", minimum=0, maximum=_DAY_MS)
 
-    max_body_mb: int = _setting(
-        64, "largest request body in MiB, also once decompressed", minimum=1, maximum=65536
-    )
+    max_body_mb: int = _setting(64, "largest request body in MiB, also once decompressed", minimum=1, maximum=65536)
     max_url_kb: int = _setting(8, "longest request target in KiB", minimum=1, maximum=1024)
     max_headers_kb: int = _setting(32, "largest sum of a request's headers in KiB", minimum=1, maximum=1024)
     max_headers: int = _setting(100, "most headers in a request", minimum=1, maximum=10_000)
-    json_depth: int = _setting(64, "deepest nesting of a JSON body", minimum=1, maximum=512)
     max_connections: int = _setting(10_000, "most open connections", minimum=1, maximum=1_000_000)
     max_queue_requests: int = _setting(4096, "most requests that wait", minimum=1, maximum=10_000_000)
     max_queue_mb: int = _setting(256, "most MiB of inputs that wait", minimum=1, maximum=1_048_576)
@@ -103,14 +90,10 @@ class ServeSettings:
     lame_duck_ms: int = _setting(
         0, "after SIGTERM: how long to answer 'not ready' and yet accept", minimum=0, maximum=_DAY_MS
     )
-    grace_ms: int = _setting(
-        10_000, "after SIGTERM: how long requests under way may take", minimum=0, maximum=_DAY_MS
-    )
+    grace_ms: int = _setting(10_000, "after SIGTERM: how long requests under way may take", minimum=0, maximum=_DAY_MS)
     access_log: bool = _setting(False, "write one JSON line for each request to stderr")
     debug: bool = _setting(False, "show tracebacks, and the model's own error messages to clients")
-    v1_dialect: V1Dialect = _setting(
-        "merged", "/v1 answers as TensorFlow Serving alone, or merged with KServe's"
-    )
+    v1_dialect: V1Dialect = _setting("merged", "/v1 answers as TensorFlow Serving alone, or merged with KServe's")
 
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     models: Mapping[str, Mapping[str, Found]] = field(default_factory=dict, repr=False)

@@ -81,9 +81,7 @@ class Engine:
             return versions[max(versions, key=int)] if len(versions) > 1 else next(iter(versions.values()))
         found = versions.get(version)
         if found is None:
-            raise ModelNotFound(
-                f"Request for unknown model: '{name}' version {version} is not found", model=name
-            )
+            raise ModelNotFound(f"Request for unknown model: '{name}' version {version} is not found", model=name)
         return found
 
     def model(self, name: str | None = None, version: str | None = None) -> ServedModel:

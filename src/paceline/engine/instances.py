@@ -12,7 +12,6 @@ import queue
 import threading
 from collections.abc import Callable
 
-
 _NICENESS = 5
 
 

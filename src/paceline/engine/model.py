@@ -251,9 +251,7 @@ class ServedModel:
         if whole.error is not None:
             return  # cancelled while its result was on the way here
         if suspicious and not whole.nonfinite_ok and not all_finite(outputs):
-            error = ModelFailed(
-                "an output is not finite (NaN or infinity)", code="nonfinite_output", model=self.name
-            )
+            error = ModelFailed("an output is not finite (NaN or infinity)", code="nonfinite_output", model=self.name)
             with self._lock:
                 self.scheduler.cancelled(whole, time.monotonic())
             self._fail(whole, error)
@@ -324,9 +322,7 @@ class ServedModel:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        self._timer = self._loop.call_later(
-            max(0.0, deadline - time.monotonic()) + _TIMER_SLACK_S, self._on_timer
-        )
+        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()) + _TIMER_SLACK_S, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from paceline.core.errors import InternalError, ModelFailed, PacelineError
-from paceline.core.requests import InferRequest
 from paceline.core.tensors import Array, DataType, Signature, Tensors
 from paceline.runtimes.base import Instance
 from paceline.scheduling import Batch
@@ -39,9 +38,7 @@ class BatchRunner:
         check_finite: look for outputs that are not finite.
     """
 
-    def __init__(
-        self, model: str, instances: Sequence[Instance], signature: Signature, *, check_finite: bool
-    ) -> None:
+    def __init__(self, model: str, instances: Sequence[Instance], signature: Signature, *, check_finite: bool) -> None:
         self._model = model
         self._instances = instances
         self._signature = signature
@@ -54,7 +51,7 @@ class BatchRunner:
         started = time.monotonic()
         result = Result()
         try:
-            outputs = self._instances[batch.instance].run(_gather(batch.requests))
+            outputs = self._instances[batch.instance].run(joined([request.inputs for request in batch.requests]))
             self._check_rows(outputs, batch.rows)
             result.suspicious = self._check_finite and not all(_surely_finite(output) for output in outputs)
             result.outputs = outputs
@@ -83,12 +80,11 @@ def all_finite(outputs: Tensors) -> bool:
     return all(output.dtype.kind != "f" or bool(np.isfinite(output).all()) for output in outputs)
 
 
-def _gather(requests: list[InferRequest]) -> Tensors:
-    """The inputs of all requests, joined along axis 0."""
-    if len(requests) == 1:
-        return requests[0].inputs
-    columns = zip(*[request.inputs for request in requests], strict=True)
-    return tuple([np.concatenate(column) for column in columns])
+def joined(pieces: Sequence[Tensors]) -> Tensors:
+    """The inputs of several requests, joined along axis 0."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return tuple([np.concatenate(column) for column in zip(*pieces, strict=True)])
 
 
 def _surely_finite(array: Array) -> bool:

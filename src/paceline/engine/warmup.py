@@ -25,6 +25,7 @@ from paceline.core.errors import InvalidRequest, ModelFailed, PacelineError
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
 from paceline.engine import examples
 from paceline.engine.instances import InstanceThread
+from paceline.engine.running import joined
 from paceline.runtimes.base import Instance, LoadedModel
 
 _MOST_ROWS = 256
@@ -186,8 +187,9 @@ class _Warmup:
         profile: list[tuple[int, float]] = []
         rows = 1
         while True:
-            inputs = examples.repeated(sample, rows) if signature.batched else sample
-            seconds = _typical_run_s(partial(instance.run, inputs), self._until)
+            # Joining the rows is part of a batch: for large ones it costs more than it gains.
+            pieces = [examples.repeated(sample, 1) if signature.batched else sample] * rows
+            seconds = _typical_run_s(partial(_run_joined, instance, pieces), self._until)
             profile.append((rows, seconds))
             # The next size takes about twice as long, three times: it must fit.
             if rows >= most or seconds > _LONG_BATCH_S or time.monotonic() + 6 * seconds > self._until:
@@ -320,6 +322,10 @@ def _equal(datatype: DataType, one: Array, other: Array) -> bool:
     if one.dtype.kind == "f":
         return bool(np.allclose(one, other, equal_nan=True, **_TOLERANCE))
     return bool(np.array_equal(one, other))
+
+
+def _run_joined(instance: Instance, pieces: list[Tensors]) -> Tensors:
+    return instance.run(joined(pieces))
 
 
 def _typical_run_s(run: Callable[[], Tensors], until: float) -> float:

@@ -77,9 +77,7 @@ class Inference:
             raise
         http.on_disconnect = self._gone
 
-    def start_each(
-        self, items: list[Tensors | PacelineError], encode: Callable[[list[Outcome]], Encoded]
-    ) -> None:
+    def start_each(self, items: list[Tensors | PacelineError], encode: Callable[[list[Outcome]], Encoded]) -> None:
         """Queue one request per item, each failing alone; `encode` gets the outcomes in the items' order."""
         http, model = self._http, self.model
         outcomes: list[Outcome] = [item if isinstance(item, PacelineError) else None for item in items]

@@ -25,7 +25,5 @@ def require_json(http: HttpRequest) -> None:
     if kind not in _READ_AS_JSON and not kind.endswith(b"+json"):
         shown = kind[:80].decode("latin-1")
         raise Unrouted(
-            Rejection(
-                415, "unsupported_media_type", f"content-type '{shown}' is not supported: application/json"
-            )
+            Rejection(415, "unsupported_media_type", f"content-type '{shown}' is not supported: application/json")
         )

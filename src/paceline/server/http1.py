@@ -20,7 +20,7 @@ from typing import Final, cast
 import httptools
 
 from paceline.server.http_reader import CONTINUE, HEAD, MAX_PIPELINED, READ_BYTES, RequestReader
-from paceline.server.http_request import JSON, Body, HttpRequest, Limits
+from paceline.server.http_request import JSON, Answer, Body, HttpRequest, Limits
 from paceline.server.status import REASONS, Rejection
 
 __all__ = ["JSON", "READ_BYTES", "Body", "HttpConnection", "HttpRequest", "Limits"]
@@ -128,7 +128,7 @@ class HttpConnection(RequestReader):
         self,
         request: HttpRequest,
         status: int,
-        body: Body | list[Body],
+        body: Answer,
         content_type: bytes,
         extra: bytes,
     ) -> None:
@@ -144,8 +144,7 @@ class HttpConnection(RequestReader):
         keep_alive = request.keep_alive and not (
             (self._home.draining or self._eof) and not self._pending  # what came whole is answered
         )
-        pieces = body if isinstance(body, list) else None
-        size = len(body) if pieces is None else sum(len(piece) for piece in pieces)
+        size = sum(len(piece) for piece in body) if isinstance(body, list) else len(body)
         head = b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\n%s%s\r\n" % (
             REASONS[status],
             content_type,
@@ -156,10 +155,10 @@ class HttpConnection(RequestReader):
         )
         if request.method == b"HEAD":
             transport.write(head)
-        elif pieces is None:
-            transport.write(head + cast(bytes, body))
+        elif isinstance(body, list):
+            transport.writelines([head, *body])
         else:
-            transport.writelines([head, *pieces])
+            transport.write(head + body)
         if keep_alive:
             if not self._paused:
                 self.expires = time.monotonic() + self._limits.keep_alive_s

@@ -18,7 +18,7 @@ from typing import Any, Final
 import httptools
 import numpy as np
 
-from paceline.server.http_request import Home, HttpRequest
+from paceline.server.http_request import Answer, Home, HttpRequest
 from paceline.server.status import Rejection
 
 READ_BYTES: Final = 256 << 10
@@ -27,6 +27,8 @@ NEVER: Final = float("inf")
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # How much of the next request has come.
 NOTHING, HEAD, BODY = range(3)
+_ALIGNMENT: Final = 16
+_MAX_DIGITS: Final = 10
 _DIRECT_MIN_BYTES: Final = 64 << 10
 _UNIQUE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding"))
 
@@ -94,6 +96,19 @@ class RequestReader(asyncio.BufferedProtocol):
         self._head_fed = 0
         self._repeated = 0
 
+    # -- what `HttpConnection` adds ---------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        """Address of the client."""
+        raise NotImplementedError
+
+    def write_response(
+        self, request: HttpRequest, status: int, body: Answer, content_type: bytes, extra: bytes
+    ) -> None:
+        """Write the answer of the request being handled."""
+        raise NotImplementedError
+
     def _start_next(self) -> None:
         """Answer the next request, if none is being answered."""
         raise NotImplementedError
@@ -134,8 +149,7 @@ class RequestReader(asyncio.BufferedProtocol):
             if size > limits.body_bytes:
                 self._too_large()
             if size > _DIRECT_MIN_BYTES:
-                # Not zeroed: what a client only announces takes no memory until it comes.
-                self._body = np.empty(size, np.uint8).data
+                self._body = _body_buffer(size, headers.get(b"inference-header-content-length", b""))
         elif b"transfer-encoding" in headers:
             if version == "1.0" or headers[b"transfer-encoding"].lower() != b"chunked":
                 self._reject(400, "bad_request", "unsupported transfer-encoding")
@@ -341,3 +355,15 @@ class RequestReader(asyncio.BufferedProtocol):
 
 class _Stop(Exception):
     """Leaves the parser; `_rejection` says why."""
+
+
+def _body_buffer(size: int, tensors_at: bytes) -> memoryview:
+    """Memory for a body, not zeroed: what a client only announces takes no memory until it comes.
+
+    Args:
+        tensors_at: where binary tensors begin, as the client says. That byte is aligned, because a tensor that is not
+            must be copied, and its memory faulted in, before anything can compute with it.
+    """
+    offset = int(tensors_at) if tensors_at.isdigit() and len(tensors_at) < _MAX_DIGITS else 0
+    padding = -offset % _ALIGNMENT
+    return np.empty(size + padding, np.uint8).data[padding:]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 JSON: Final = b"application/json"
 
 Body = bytes | bytearray | memoryview
+Answer = bytes | list[bytes | memoryview]
+"""One piece, or several that are written one behind the other without a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Connection(Protocol):
         self,
         request: HttpRequest,
         status: int,
-        body: Body | list[Body],
+        body: Answer,
         content_type: bytes,
         extra: bytes,
     ) -> None:
@@ -99,7 +101,7 @@ class HttpRequest:
     def respond(
         self,
         status: int,
-        body: Body | list[Body] = b"",
+        body: Answer = b"",
         content_type: bytes = JSON,
         extra: bytes = b"",
     ) -> None:

@@ -31,6 +31,7 @@ class Listener:
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._accepted = False  # since the last sweep
         limits = app.limits
         shortest = min(limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s, limits.write_timeout_s)
         self._sweep_s = min(_SWEEP_S, max(0.01, shortest / 4))
@@ -72,6 +73,7 @@ class Listener:
     def _connection(self) -> asyncio.BaseProtocol:
         if len(self._app.connections) >= self._max_connections:
             return _Refusal()
+        self._accepted = True
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
         return HttpConnection(self._app)
@@ -79,12 +81,13 @@ class Listener:
     def _sweep(self) -> None:
         """End overdue phases. Without connections there is no sweep, and an idle server costs nothing."""
         now = time.monotonic()
-        self._sweeper = None
+        # One that was accepted a moment ago is not among the connections yet, and must not be forgotten.
+        again = bool(self._app.connections) or self._accepted
+        self._accepted = False
+        self._sweeper = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep) if again else None
         for connection in list(self._app.connections):
             if connection.expires <= now:
                 connection.on_expired()
-        if self._app.connections:
-            self._sweeper = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
 
 
 class _Refusal(asyncio.Protocol):

@@ -83,9 +83,7 @@ class Router:
         if allowed:
             names = ", ".join(sorted(allowed))
             raise Unrouted(
-                Rejection(
-                    405, "method_not_allowed", "Method Not Allowed", f"allow: {names}\r\n".encode("ascii")
-                )
+                Rejection(405, "method_not_allowed", "Method Not Allowed", f"allow: {names}\r\n".encode("ascii"))
             )
         raise Unrouted(Rejection(404, "not_found", "Not Found"))
 
@@ -93,9 +91,7 @@ class Router:
 def _decoded(path: bytes) -> str:
     """The path with its escapes resolved; what is not UTF-8 matches no route."""
     if not path.startswith(b"/"):
-        path = _ORIGIN.sub(
-            b"", path
-        )  # `GET http://host/path` is for every server to accept (RFC 9112, 3.2.2)
+        path = _ORIGIN.sub(b"", path)  # `GET http://host/path` is for every server to accept (RFC 9112, 3.2.2)
     try:
         return unquote_to_bytes(path).decode()
     except UnicodeDecodeError:

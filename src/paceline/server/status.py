@@ -80,7 +80,7 @@ def describe(error: errors.PacelineError, request_id: bytes, debug: bool) -> tup
     details: tuple[errors.Detail, ...] = ()
     if isinstance(error, errors.Overloaded):
         code = error.reason
-        retry_after_s = error.retry_after_s * random.uniform(1.0, 1.2)  # noqa: S311 - no secret
+        retry_after_s = error.retry_after_s * random.uniform(1.0, 1.2)
         extra = b"retry-after: %d\r\n" % max(1, -int(-retry_after_s // 1))
     elif isinstance(error, errors.InvalidRequest):
         details = error.details

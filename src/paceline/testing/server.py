@@ -80,6 +80,7 @@ def run_server(
         flags: further flags of `paceline serve`.
         env: variables added to this process's.
         ready: wait for the warm-up; otherwise only for the open port.
+
     Raises:
         TimeoutError: the server did not come up; the message holds its stderr.
     """

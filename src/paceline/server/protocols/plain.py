@@ -64,8 +64,7 @@ class Codec:
         self._nonfinite = nonfinite
         self._ranks = [len(spec.shape) - signature.batched for spec in signature.inputs]
         types = [
-            nested(element_type(spec.datatype), rank)
-            for spec, rank in zip(signature.inputs, self._ranks, strict=True)
+            nested(element_type(spec.datatype), rank) for spec, rank in zip(signature.inputs, self._ranks, strict=True)
         ]
         self._single = len(types) == 1
         # The shape of an item that needs no further check.
@@ -108,8 +107,7 @@ class Codec:
         columns = (
             [items]
             if self._single
-            else list(zip(*map(msgspec.structs.astuple, items), strict=True))
-            or [()] * len(self.signature.inputs)
+            else list(zip(*map(msgspec.structs.astuple, items), strict=True)) or [()] * len(self.signature.inputs)
         )
         arrays = tuple(
             to_array(list(column), spec, rank + 1, "")
@@ -243,8 +241,5 @@ def _object_type(fields: list[tuple[str, Any]]) -> Any:
 
 def _shown(value: Array, spec: TensorSpec, nonfinite: str) -> Any:
     if spec.labels and value.ndim == 1:
-        return {
-            label: to_json(value[index : index + 1], nonfinite)[0] for index, label in enumerate(spec.labels)
-        }
+        return {label: to_json(value[index : index + 1], nonfinite)[0] for index, label in enumerate(spec.labels)}
     return to_json(value, nonfinite)
-
