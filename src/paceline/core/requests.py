@@ -41,6 +41,7 @@ class InferRequest:
         sequence: order of arrival at the scheduler.
         offset: its first row in the batch.
         nonfinite_ok: NaN and infinity in the outputs are answers, whatever the model's policy.
+        parent, parts, unjoined: a large request runs as parts; how many have no outputs yet.
         queue_s, service_s, batch_rows: what happened to it, for the response headers and the metrics.
     """
 
@@ -56,6 +57,7 @@ class InferRequest:
     batch_rows = 0
     parent: InferRequest | None = None
     parts: list[InferRequest] | None = None
+    unjoined = 0
     nonfinite_ok = False
 
     def __init__(
@@ -90,4 +92,5 @@ class InferRequest:
             part.parent = self
             parts.append(part)
         self.parts = parts
+        self.unjoined = len(parts)
         return parts

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 _NEVER = float("inf")
 _ALONE_LIMIT_S = 5e-3
+# Where the run time depends on the values, a prediction can be far off. Nothing else is served while a batch runs on
+# the loop, so one run this long keeps the model on its threads for a while.
+_SURPRISE_S = 20e-3
+_WARY_S = 30.0
 # Timers of the event loop have a resolution of a millisecond and may be that early.
 _TIMER_SLACK_S = 1e-3
 
@@ -83,6 +87,7 @@ class ServedModel:
         self._one_group = all(-1 not in spec.shape[1:] for spec in self.signature.inputs)
         self._lock = threading.Lock()
         self._alone = alone
+        self._wary_until = -_NEVER
         self._dispatching = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
@@ -190,11 +195,15 @@ class ServedModel:
             self._loop.call_soon(self._dispatch)
 
     def _fits_the_loop(self, batch: Batch) -> bool:
+        if batch.started < self._wary_until:
+            return False
         expected_s = self._run_time(batch.rows)
         return expected_s <= self.prepared.inline_limit_s or (expected_s <= _ALONE_LIMIT_S and self._alone())
 
     def _run_on_loop(self, batch: Batch) -> None:
         result = self._runner.run(batch)
+        if result.run_s > _SURPRISE_S:
+            self._wary_until = batch.started + _WARY_S
         with self._lock:
             wanted = self._take_back(batch, result)
         self._deliver(batch, result, wanted)
@@ -271,10 +280,10 @@ class ServedModel:
     def _join(self, whole: InferRequest, part: InferRequest) -> None:
         whole.service_s += part.service_s
         whole.batch_rows = max(whole.batch_rows, part.batch_rows)
-        parts = whole.parts or []
         whole.queue_s = max(whole.queue_s, part.queue_s)
-        if all(part.outputs is not None for part in parts):
-            columns = zip(*[part.outputs or () for part in parts], strict=True)
+        whole.unjoined -= 1
+        if whole.unjoined == 0:
+            columns = zip(*[part.outputs or () for part in whole.parts or ()], strict=True)
             whole.outputs = tuple(np.concatenate(column) for column in columns)
             whole.state = DONE
             whole.parts = None

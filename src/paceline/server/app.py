@@ -149,7 +149,7 @@ class App:
     def fail(self, request: HttpRequest, error: PacelineError) -> None:
         """Answer with an error."""
         if isinstance(error, InternalError):
-            print(f"paceline: internal error: {error}", file=sys.stderr)
+            sys.stderr.write(f"paceline: internal error: {error}\n")
         status, body, extra = describe(error, request.id, self.debug)
         self.reply(request, status, body, JSON, extra)
 

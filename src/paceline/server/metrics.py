@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from paceline import __version__
 from paceline.core.stats import Histogram
 from paceline.engine.engine import Entry, Phase
+from paceline.engine.model import ServedModel
 from paceline.server.app import App
 
 _HISTOGRAMS = (
@@ -74,7 +75,7 @@ def _counters(served: list[Entry]) -> Iterator[str]:
     yield from _head("paceline_rows_total", "counter", "Rows that ran.")
     for labels, model in models:
         yield f"paceline_rows_total{{{labels}}} {model.telemetry.rows}"
-    gauges = (
+    gauges: tuple[tuple[str, str, Callable[[ServedModel], float]], ...] = (
         ("paceline_instances", "Loaded copies of the model.", lambda m: m.scheduler.policy.instances),
         ("paceline_queued_requests", "Requests that wait.", lambda m: m.scheduler.queued_requests),
         ("paceline_queued_rows", "Rows that wait.", lambda m: m.scheduler.queued_rows),

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from typing import NoReturn, TypeVar
 from paceline.config.machine import usable_cores
 from paceline.config.settings import ServeSettings
 from paceline.core.errors import PacelineError
+from paceline.core.tensors import Tensors
 from paceline.engine.engine import Engine, Entry, Phase
 from paceline.engine.examples import from_file
 from paceline.engine.model import ServedModel
@@ -38,6 +40,7 @@ from paceline.server.protocols import all_routes
 # Requests leave no cycles behind: collecting a hundred times less often than by default costs no memory.
 _GC_THRESHOLD = 70_000
 
+_MOST_NAME = 128
 _T = TypeVar("_T")
 
 
@@ -59,7 +62,7 @@ def serve(model_path: Path, settings: ServeSettings) -> int:
 class _Server:
     def __init__(self, model_path: Path, settings: ServeSettings) -> None:
         self._path = model_path
-        name = settings.name or model_path.stem
+        name = settings.name or _name_of(model_path)
         self._name = name
         self._settings = settings.for_model(name)
         self._engine = Engine()
@@ -78,6 +81,7 @@ class _Server:
         started = time.monotonic()
         self._watch_signals()
         loaded = await self._until_stopped(asyncio.to_thread(load, self._path))
+        given = self._examples(loaded)
         entry = Entry(self._name, "1", loaded.platform, loaded.signature)
         self._engine.add(entry)
         self._app.mount(all_routes(self._app, self._settings))
@@ -85,17 +89,20 @@ class _Server:
         address = await listener.open(self._settings.host, self._settings.port)
         show_live(self._name, address, self._settings)
         try:
-            await self._warm_up(entry, loaded, address, started)
+            await self._warm_up(entry, loaded, given, address, started)
             await self._stop.wait()
         finally:
             await self._drain(listener)
         return 0
 
-    async def _warm_up(self, entry: Entry, loaded: LoadedModel, address: str, started: float) -> None:
+    def _examples(self, loaded: LoadedModel) -> Tensors | None:
+        path = self._settings.examples
+        return None if path is None else from_file(path, loaded.signature)
+
+    async def _warm_up(
+        self, entry: Entry, loaded: LoadedModel, given: Tensors | None, address: str, started: float
+    ) -> None:
         settings = self._settings
-        given = None
-        if settings.examples is not None:
-            given = from_file(settings.examples, loaded.signature)
         wishes = Wishes(settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s)
         cores = usable_cores()
         try:
@@ -160,6 +167,11 @@ class _Server:
         if not self._engine.idle:
             # A batch outlived the grace time. The runtime must not be taken down under the thread that runs it.
             _leave()
+
+
+def _name_of(path: Path) -> str:
+    """A model name from a file name: what may not stand in a URL or a metric label becomes a hyphen."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:_MOST_NAME] or "model"
 
 
 def _limits(settings: ServeSettings) -> Limits:
