@@ -11,7 +11,7 @@ Rules:
 - When the residuals have drifted for some batches (CUSUM), what was learned before is forgotten and the fit starts
   again from the batch just seen. Averaging alone would take a hundred batches to unlearn a profile that is wrong by
   a factor of a hundred, and a scheduler that refuses by it sees only a few batches a second.
-- `high(n)` adds two standard deviations of the relative residual.
+- `high(n)` adds three standard deviations of the relative residual.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 FORGETTING = 0.98  # about the last 50 batches
 _OUTLIER = 4.0
-_Z = 2.0
+_Z = 3.0
 _CUSUM_SLACK = 0.5
 _CUSUM_ALARM = 8.0
 _LEAST_RATIO = 1e-3

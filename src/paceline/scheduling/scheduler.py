@@ -306,10 +306,10 @@ class Scheduler:
         full, rest = divmod(self._queue.rows, most)
         wait_s = 0.0
         if full or not self._idle:
-            wait_s = (self._residual(now) + full * self.latency(most)) / self.policy.instances
+            wait_s = (self._residual(now) + full * self.latency.high(most)) / self.policy.instances
         own = rest + rows
         extra = -(-own // most) - 1  # further batches that a large request needs for itself
-        return now + wait_s + extra * self.latency(most) + self.latency.high(min(own, most))
+        return now + wait_s + extra * self.latency.high(most) + self.latency.high(min(own, most))
 
     def _learned(self) -> None:
         most = self.policy.max_batch_rows

@@ -114,7 +114,7 @@ class App:
         """
         wish = request.headers.get(b"x-request-timeout-ms")
         if wish is None:
-            return request.received + self.timeout_s
+            return request.received + self.timeout_s - self._unread_s
         try:
             timeout_ms = float(wish)
         except ValueError:
@@ -122,7 +122,8 @@ class App:
         if not 0 < timeout_ms <= _MAX_TIMEOUT_MS:
             shown = wish[:40].decode("latin-1")
             raise DecodeError(f"x-request-timeout-ms: expected milliseconds from 1 to {_MAX_TIMEOUT_MS}, got {shown!r}")
-        return request.received + timeout_ms / 1000
+        # The answer will wait for the loop as the request did.
+        return request.received + timeout_ms / 1000 - self._unread_s
 
     def reply(
         self,

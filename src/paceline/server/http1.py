@@ -48,7 +48,7 @@ class HttpConnection(RequestReader):
         """Drop everything; tell who waits for the answer."""
         self._home.connections.discard(self)
         self._transport = None
-        self._parser = None  # parser and connection refer to one another
+        self._parser = self._known = None  # they and the connection refer to one another
         self._direct = self._body = None
         self._last = True
         self._pending.clear()

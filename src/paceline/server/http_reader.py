@@ -4,6 +4,8 @@ Rules:
 - Parsing is llhttp's, in its strict mode; what it lets through and RFC 9112 forbids is refused here.
 - Every part of a request has a limit in bytes, also those that the parser keeps to itself until they end.
 - A body is received into its final buffer: for a large one the socket writes straight into it.
+- Clients that keep a connection send the same head again and again. One that is the same to the byte, with the whole
+  body behind it, is not parsed again: what the parser made of it last time holds.
 - An offer to upgrade is ignored. The parser would leave the body to the next protocol, where a proxy sees a body and
   we a request: another parser reads on.
 """
@@ -41,6 +43,7 @@ class RequestReader(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_at_boundary",
         "_awaiting",
         "_body",
         "_body_at",
@@ -54,6 +57,9 @@ class RequestReader(asyncio.BufferedProtocol):
         "_held",
         "_home",
         "_last",
+        "_known",
+        "_known_head",
+        "_known_size",
         "_limits",
         "_parser",
         "_paused",
@@ -85,6 +91,10 @@ class RequestReader(asyncio.BufferedProtocol):
         self._body: memoryview | None = None
         self._fed = 0
         self._framed_at = 0
+        self._at_boundary = True  # the parser has seen nothing of the next request
+        self._known_head = b""  # of the last request that came in one piece
+        self._known_size = 0
+        self._known: HttpRequest | None = None
         self._held = False  # the socket is not read: enough waits
         # Of the request that is being read; `_begin_message` starts them anew.
         self._url = b""
@@ -184,6 +194,7 @@ class RequestReader(asyncio.BufferedProtocol):
             request.body = self._body
         elif chunks:
             request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._begin_message()
         self._complete(request)
         if len(request.body) > _DIRECT_MIN_BYTES:
             self._hold_behind_another()
@@ -203,7 +214,10 @@ class RequestReader(asyncio.BufferedProtocol):
         self._repeated = 0
 
     def _feed(self, data: memoryview) -> None:
+        if self._at_boundary and self._is_like_the_last(data):
+            return
         self._fed = len(data)
+        before = len(self._pending)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -214,12 +228,36 @@ class RequestReader(asyncio.BufferedProtocol):
             self._body_is_partial()
         elif self._url:
             self._head_is_partial()
+        if self._at_boundary:
+            self._at_boundary = len(self._pending) == before + 1 and self._came_whole(data)
         if self._request is None:
             self._start_next()
+
+    def _is_like_the_last(self, data: memoryview) -> bool:
+        known, size = self._known, len(self._known_head)
+        if known is None or len(data) - size != self._known_size or data[:size] != self._known_head:
+            return False
+        self._complete(known.again(bytes(data[size:])))
+        if self._request is None:
+            self._start_next()
+        return True
+
+    def _came_whole(self, data: memoryview) -> bool:
+        """True when `data` was one request and nothing else; it is remembered."""
+        request = self._pending[-1]
+        if not isinstance(request, HttpRequest) or self._last or len(data) > _DIRECT_MIN_BYTES:
+            return False
+        raw = bytes(data)
+        head = raw[: raw.find(b"\r\n\r\n") + 4]
+        whole = len(head) + len(request.body) == len(raw) and b"transfer-encoding" not in request.headers
+        if whole:
+            self._known_head, self._known_size, self._known = head, len(request.body), request.again(b"")
+        return whole
 
     def _read_on(self, data: memoryview) -> None:
         """Ignore an offer to upgrade. The parser stops there, before the body: a new one reads what follows."""
         self._parser = httptools.HttpRequestParser(self)
+        self._at_boundary = False
         if self._awaiting is not None:
             framing = b"content-length: %d" % self._size if self._size >= 0 else b"transfer-encoding: chunked"
             ending = b"" if self._awaiting.keep_alive else b"\r\nconnection: close"
@@ -329,6 +367,8 @@ class RequestReader(asyncio.BufferedProtocol):
         request.body = self._body
         self._direct = None
         self._parser = httptools.HttpRequestParser(self)
+        self._at_boundary = True
+        self._begin_message()
         self._complete(request)
         self._hold_behind_another()
         self._start_next()
@@ -337,7 +377,6 @@ class RequestReader(asyncio.BufferedProtocol):
         request.received = time.monotonic()
         if not request.keep_alive:
             self._last = True
-        self._begin_message()
         self._pending.append(request)
         if len(self._pending) >= MAX_PIPELINED:
             self._hold()

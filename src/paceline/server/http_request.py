@@ -70,7 +70,7 @@ class HttpRequest:
 
     Attributes:
         path: the target before `?`, still percent-encoded.
-        headers: lower-case names; repeated ones are joined with a comma.
+        headers: not to be changed; lower-case names; repeated ones are joined with a comma.
         received: monotonic seconds when the last byte had arrived.
         on_disconnect: called when the client leaves before the answer.
     """
@@ -97,6 +97,20 @@ class HttpRequest:
         self.path, _, self.query = target.partition(b"?")
         self.headers = headers
         self.keep_alive = keep_alive
+
+    def again(self, body: Body) -> HttpRequest:
+        """A new request with the same head."""
+        request = HttpRequest.__new__(HttpRequest)
+        request.connection = self.connection
+        request.method = self.method
+        request.path = self.path
+        request.query = self.query
+        request.headers = self.headers
+        request.keep_alive = self.keep_alive
+        if self.is_http_1_0:
+            request.is_http_1_0 = True
+        request.body = body
+        return request
 
     def respond(
         self,
