@@ -12,7 +12,7 @@ import numpy as np
 IMAGE = (3, 224, 224)
 SMALL = (64, 128, 10)
 WIDE = (64, 2048, 2048, 10)
-WIDER = (64, 4096, 4096, 10)
+WIDER = (64, 4096, 4096, 4096, 10)
 
 _OPSET = 17
 _IR_VERSION = 8

@@ -1,6 +1,6 @@
 """What is left of a server when far more is asked than it can do?
 
-A 64->4096->4096->10 model, every request with a deadline of 100 ms. The peak is the best rate at which
+A 64->4096->4096->4096->10 model, every request with a deadline of 100 ms. The peak is the best rate at which
 answers kept within it, found closed-loop (wrk) and open-loop; then 2x, 5x and 10x of it, open loop, Poisson. Goodput is
 the rate of answers 200 within 100 ms of the INTENDED time of the request.
 """

@@ -6,14 +6,9 @@ costs more than they take.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable
-
-_NICENESS = 5
-
 
 class InstanceThread:
     """Runs jobs one after the other.
@@ -37,17 +32,5 @@ class InstanceThread:
         self._jobs.put(None)
 
     def _work(self) -> None:
-        _yield_to_the_loop()
         while (job := self._jobs.get()) is not None:
             job()
-
-
-def _yield_to_the_loop() -> None:
-    """Let the event loop go first where cores are short.
-
-    It needs microseconds at a time, and everybody waits for it; a batch takes milliseconds. On Linux a thread has a
-    niceness of its own.
-    """
-    if hasattr(os, "setpriority"):
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
