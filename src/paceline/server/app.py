@@ -25,6 +25,7 @@ from paceline.server.status import Rejection, describe, error_body
 
 _MAX_ID: Final = 100
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
+_TRACEBACK_EVERY_S: Final = 1.0
 _LEAST_UNREAD_S: Final = 1e-3
 _MAX_TIMEOUT_MS: Final = 24 * 3600 * 1000
 
@@ -58,7 +59,9 @@ class App:
         self.refused = 0
         self._log = log
         self._in_pass = False
+        self._traced_at = 0.0
         self._cpu_s = 0.0
+        self._pass_began = 0.0
         self._unread_s = 0.0
         self._router = Router(())
         self._ids = itertools.count()
@@ -82,8 +85,7 @@ class App:
     def handle(self, request: HttpRequest) -> None:
         """Answer a request, now or later."""
         if not self._in_pass:
-            self._begin_pass()
-        request.received -= self._unread_s
+            self._begin_pass(request.received)
         self._identify(request)
         try:
             handler = self._router.find(request.method, request.path)
@@ -114,7 +116,7 @@ class App:
         """
         wish = request.headers.get(b"x-request-timeout-ms")
         if wish is None:
-            return request.received + self.timeout_s - self._unread_s
+            return request.received + self.timeout_s
         try:
             timeout_ms = float(wish)
         except ValueError:
@@ -122,8 +124,9 @@ class App:
         if not 0 < timeout_ms <= _MAX_TIMEOUT_MS:
             shown = wish[:40].decode("latin-1")
             raise DecodeError(f"x-request-timeout-ms: expected milliseconds from 1 to {_MAX_TIMEOUT_MS}, got {shown!r}")
-        # The answer will wait for the loop as the request did.
-        return request.received + timeout_ms / 1000 - self._unread_s
+        deadline = request.received + timeout_ms / 1000
+        # The answer will wait for a busy loop as long as the request did.
+        return deadline - 2 * self._unread(request) if self._unread_s else deadline
 
     def reply(
         self,
@@ -155,25 +158,33 @@ class App:
         self.reply(request, status, body, JSON, extra)
 
     def crash(self, request: HttpRequest) -> None:
-        """Answer for an exception that nobody expected: a defect of ours, logged whole."""
-        traceback.print_exc()
+        """Answer for an exception that nobody expected: a defect of ours, logged whole, but once a second at most."""
+        now = time.monotonic()
+        if now - self._traced_at >= _TRACEBACK_EVERY_S:
+            self._traced_at = now
+            traceback.print_exc()
         if not request.answered:
             self.fail(request, InternalError("internal error"))
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _begin_pass(self) -> None:
+    def _begin_pass(self, now: float) -> None:
         """Estimate how long the requests read in this pass of the event loop may have lain unread.
 
         A busy loop reads a request one pass after it came. Under overload that is most of the delay, and a deadline
         that did not count it would be kept here and missed at the client. What the loop computed since it last read
-        is the time in which it could not read.
+        is the time in which it could not read; when it was idle for most of the time, nothing waited.
         """
         cpu_s = time.thread_time()
-        unread_s, self._cpu_s = cpu_s - self._cpu_s, cpu_s
-        self._unread_s = unread_s if unread_s >= _LEAST_UNREAD_S else 0.0
+        busy_s, self._cpu_s = cpu_s - self._cpu_s, cpu_s
+        passed_s, self._pass_began = now - self._pass_began, now
+        self._unread_s = busy_s if busy_s >= _LEAST_UNREAD_S and busy_s > passed_s / 2 else 0.0
         self._in_pass = True
         asyncio.get_running_loop().call_soon(self._end_pass)
+
+    def _unread(self, request: HttpRequest) -> float:
+        """Seconds that this request may have lain unread: not longer than since its client's last answer."""
+        return min(self._unread_s, max(0.0, request.received - request.connection.answered_at))
 
     def _end_pass(self) -> None:
         self._in_pass = False

@@ -161,7 +161,8 @@ class HttpConnection(RequestReader):
             transport.write(head + body)
         if keep_alive:
             if not self._paused:
-                self.expires = time.monotonic() + self._limits.keep_alive_s
+                self.answered_at = time.monotonic()
+                self.expires = self.answered_at + self._limits.keep_alive_s
                 if self._phase:
                     self._restart_clock()
             if self._pending:

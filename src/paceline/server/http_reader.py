@@ -39,7 +39,8 @@ class RequestReader(asyncio.BufferedProtocol):
     """What `HttpConnection` is made of as long as a request has not come whole.
 
     Attributes:
-        expires: when the current phase has taken too long, in monotonic seconds.
+        answered_at: when the last answer was written; 0.0 before the first.
+        expires: when the current phase has taken too long. Both in monotonic seconds.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class RequestReader(asyncio.BufferedProtocol):
         "_size",
         "_transport",
         "_url",
+        "answered_at",
         "expires",
     )
 
@@ -86,6 +88,7 @@ class RequestReader(asyncio.BufferedProtocol):
         self._paused = False
         self._eof = False
         self._rejection: Rejection | None = None
+        self.answered_at = 0.0
         self.expires = NEVER
         self._direct: memoryview | None = None  # a large body that the socket writes into
         self._body: memoryview | None = None

@@ -33,7 +33,13 @@ class Limits:
 
 
 class Connection(Protocol):
-    """What a request needs of its connection."""
+    """What a request needs of its connection.
+
+    Attributes:
+        answered_at: monotonic seconds of its last answer; 0.0 before the first.
+    """
+
+    answered_at: float
 
     @property
     def peer(self) -> str:
