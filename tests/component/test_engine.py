@@ -22,12 +22,15 @@ from paceline.core.errors import (
     InvalidRequest,
     ModelFailed,
     Overloaded,
+    RequestTooLarge,
 )
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Tensors
 from paceline.engine.model import ServedModel
+from paceline.engine.running import BatchRunner
 from paceline.engine.warmup import Prepared, Wishes, prepare
 from paceline.runtimes.base import Instance, load
+from paceline.scheduling import LatencyModel, Scheduler
 from support import models
 
 PATIENCE_S = 20.0
@@ -150,7 +153,7 @@ def test_a_batch_runs_where_its_length_says(tmp_path: Path, hosting: str) -> Non
         assert answer == pytest.approx(alone, rel=1e-4, abs=1e-5)
 
 
-def test_51_zero_rows_get_an_empty_answer(tmp_path: Path) -> None:
+def test_fault_051_zero_rows_get_an_empty_answer(tmp_path: Path) -> None:
     ready, (instance,) = prepared(models.two_in_two_out(tmp_path / "m.onnx"))
     empty = (np.empty((0, 2), np.float32), np.empty((0, 2), np.int64))
     added, doubled = serve(ready, "inline", lambda model: model.infer(empty))
@@ -160,7 +163,7 @@ def test_51_zero_rows_get_an_empty_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hosting", HOSTING)
-def test_52_a_request_over_the_maximum_is_cut_and_joined_again(tmp_path: Path, hosting: str) -> None:
+def test_fault_052_a_request_over_the_maximum_is_cut_and_joined_again(tmp_path: Path, hosting: str) -> None:
     ready, watched = prepared(models.two_in_two_out(tmp_path / "m.onnx"), max_batch_rows=4, instances=2)
     a = np.arange(22, dtype=np.float32).reshape(11, 2)
     b = np.arange(22, dtype=np.int64).reshape(11, 2)
@@ -214,7 +217,7 @@ def test_only_equal_trailing_shapes_share_a_batch(tmp_path: Path, hosting: str) 
     assert sorted(array.shape for (array,) in instance.inputs) == [(1, 7), (2, 3), (2, 5)]
 
 
-def test_61_the_numbers_are_the_same_with_and_without_batching(tmp_path: Path) -> None:
+def test_fault_061_the_numbers_are_the_same_with_and_without_batching(tmp_path: Path) -> None:
     path = models.mlp(tmp_path / "m.onnx")
     rows = np.random.default_rng(0).standard_normal((40, 64)).astype(np.float32)
 
@@ -235,7 +238,7 @@ def test_61_the_numbers_are_the_same_with_and_without_batching(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("hosting", HOSTING)
-def test_54_only_the_request_with_a_nonfinite_output_fails(tmp_path: Path, hosting: str) -> None:
+def test_fault_054_only_the_request_with_a_nonfinite_output_fails(tmp_path: Path, hosting: str) -> None:
     ready, (instance,) = prepared(models.log_of(tmp_path / "m.onnx"))
 
     async def scenario(model: ServedModel) -> list[InferRequest]:
@@ -251,7 +254,7 @@ def test_54_only_the_request_with_a_nonfinite_output_fails(tmp_path: Path, hosti
     assert requests[2].outputs[0][0, 1] == pytest.approx(np.log(2.0))
 
 
-def test_54_large_finite_outputs_are_finite(tmp_path: Path) -> None:
+def test_fault_054_large_finite_outputs_are_finite(tmp_path: Path) -> None:
     for element, dtype in ((T.FLOAT16, np.float16), (T.FLOAT, np.float32), (T.DOUBLE, np.float64)):
         ready, _ = prepared(models.identity(tmp_path / "m.onnx", element, ("N", 2)))
         largest = np.full((2, 2), np.finfo(dtype).max, dtype)
@@ -259,14 +262,35 @@ def test_54_large_finite_outputs_are_finite(tmp_path: Path) -> None:
         assert y.tolist() == largest.tolist()
 
 
-def test_54_the_operator_may_let_nonfinite_outputs_through(tmp_path: Path) -> None:
+def test_fault_054_the_operator_may_let_nonfinite_outputs_through(tmp_path: Path) -> None:
     ready, _ = prepared(models.log_of(tmp_path / "m.onnx"))
-    (y,) = serve(ready, "inline", lambda model: model.infer((row(1.0, 0.0),)), nonfinite="null")
+
+    async def scenario(model: ServedModel) -> Tensors:
+        assert model.nonfinite == "null", "protocols ask how to write them"
+        return await model.infer((row(1.0, 0.0),))
+
+    (y,) = serve(ready, "inline", scenario, nonfinite="null")
     assert y[0].tolist() == [0.0, -np.inf]
 
 
+def test_fault_054_nonfinite_outputs_in_bf16_are_found(tmp_path: Path) -> None:
+    ready, _ = prepared(models.identity(tmp_path / "m.onnx", T.BFLOAT16, ("N", 2)))
+    finite = [0x0000, 0x8000, 0x7F7F, 0xFF7F, 0x3F80, 0x0001]  # zeros, the largest, one, the smallest
+    nonfinite = [0x7F80, 0xFF80, 0x7FC0, 0xFFFF, 0x7F81]  # infinities, and NaN of several kinds
+
+    async def scenario(model: ServedModel) -> list[InferRequest]:
+        outcomes = Outcomes(model)
+        requests = [outcomes.submit(np.array([[0x3F80, bits]], np.uint16)) for bits in finite + nonfinite]
+        await outcomes.wait_for(len(requests))
+        return requests
+
+    requests = serve(ready, "inline", scenario)
+    assert codes(requests) == [None] * len(finite) + ["nonfinite_output"] * len(nonfinite)
+    assert [request.outputs[0][0, 1] for request in requests if request.outputs] == finite
+
+
 @pytest.mark.parametrize("hosting", HOSTING)
-def test_54_one_nonfinite_part_ends_the_whole_request_once(tmp_path: Path, hosting: str) -> None:
+def test_fault_054_one_nonfinite_part_ends_the_whole_request_once(tmp_path: Path, hosting: str) -> None:
     ready, _ = prepared(models.log_of(tmp_path / "m.onnx"), max_batch_rows=2, instances=2)
     bad = np.ones((7, 2), np.float32)
     bad[2] = -1.0
@@ -282,7 +306,7 @@ def test_54_one_nonfinite_part_ends_the_whole_request_once(tmp_path: Path, hosti
 
 
 @pytest.mark.parametrize("hosting", HOSTING)
-def test_55_a_wrong_number_of_rows_fails_only_the_request_that_causes_it(tmp_path: Path, hosting: str) -> None:
+def test_fault_055_a_wrong_number_of_rows_fails_only_the_request_that_causes_it(tmp_path: Path, hosting: str) -> None:
     ready, _ = prepared(models.dropping(tmp_path / "m.onnx"))
     assert ready.signature.batched
 
@@ -300,7 +324,7 @@ def test_55_a_wrong_number_of_rows_fails_only_the_request_that_causes_it(tmp_pat
 
 @pytest.mark.parametrize("hosting", HOSTING)
 @pytest.mark.parametrize("instances", [1, 2])
-def test_56_one_poison_row_in_a_batch_of_32_fails_alone(tmp_path: Path, hosting: str, instances: int) -> None:
+def test_fault_056_one_poison_row_in_a_batch_of_32_fails_alone(tmp_path: Path, hosting: str, instances: int) -> None:
     ready, watched = prepared(models.gather(tmp_path / "m.onnx"), instances=instances)
 
     async def scenario(model: ServedModel) -> list[InferRequest]:
@@ -358,10 +382,94 @@ def test_a_defect_of_ours_in_a_run_is_an_internal_error(tmp_path: Path) -> None:
         serve(broken, "thread", lambda model: model.infer((np.ones((1, 64), np.float32),)))
 
 
+class Widening:
+    """An instance whose output is as wide as the number of rows: each batch is right, several do not fit together."""
+
+    def run(self, inputs: Tensors) -> Tensors:
+        rows = len(inputs[0])
+        return (np.zeros((rows, rows), np.float32),)
+
+
+@pytest.mark.parametrize("hosting", HOSTING)
+def test_fault_055_parts_that_cannot_be_joined_fail_their_request_alone(tmp_path: Path, hosting: str) -> None:
+    ready, _ = prepared(models.gather(tmp_path / "m.onnx"), max_batch_rows=4)
+    ready = replace(ready, instances=[Widening()])
+
+    async def scenario(model: ServedModel) -> list[InferRequest]:
+        outcomes = Outcomes(model)
+        requests = [outcomes.submit(index(*range(6))), outcomes.submit(index(6))]
+        await outcomes.wait_for(2)
+        return requests
+
+    requests = serve(ready, hosting, scenario)
+    assert codes(requests) == ["bad_model_output", None]
+    assert requests[0].error.detail.startswith("ValueError: ")
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    real, failed = getattr(owner, name), []
+
+    def failing(*args: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise ZeroDivisionError("a defect")
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+@pytest.mark.parametrize("hosting", HOSTING)
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(BatchRunner, "run"), (LatencyModel, "observe"), (Scheduler, "finished")],
+)
+def test_a_defect_of_ours_beside_a_run_loses_its_batch_and_nothing_else(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    hosting: str,
+    owner: type,
+    name: str,
+) -> None:
+    ready, _ = prepared(models.gather(tmp_path / "m.onnx"), max_batch_rows=4)
+    fail_once(monkeypatch, owner, name)
+
+    async def scenario(model: ServedModel) -> list[InferRequest]:
+        outcomes = Outcomes(model)
+        requests = [outcomes.submit(index(*range(6))), outcomes.submit(index(1)), outcomes.submit(index(*range(4)))]
+        await outcomes.wait_for(3)
+        requests.append(outcomes.submit(index(3)))
+        await outcomes.wait_for(4)
+        return requests
+
+    assert codes(serve(ready, hosting, scenario)) == ["internal", None, None, None]
+    assert "ZeroDivisionError: a defect" in capsys.readouterr().err
+
+
+def test_a_defect_of_ours_in_the_next_batch_loses_no_answer_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, (instance,) = prepared(models.gather(tmp_path / "m.onnx"), max_batch_rows=1)
+    instance.go.clear()
+
+    async def scenario(model: ServedModel) -> list[InferRequest]:
+        outcomes = Outcomes(model)
+        requests = [outcomes.submit(index(1))]
+        await until_set(instance.started)
+        requests.append(outcomes.submit(index(2)))
+        await asyncio.sleep(0)  # its own dispatch finds no instance
+        fail_once(monkeypatch, Scheduler, "next_batch")
+        instance.go.set()
+        await outcomes.wait_for(2)
+        return requests
+
+    assert codes(serve(ready, "thread", scenario)) == ["internal", None]
+
+
 # -- cancellation ---------------------------------------------------------------------------------------------
 
 
-def test_31_what_is_cancelled_before_it_starts_never_runs(tmp_path: Path) -> None:
+def test_fault_031_what_is_cancelled_before_it_starts_never_runs(tmp_path: Path) -> None:
     ready, (instance,) = prepared(models.gather(tmp_path / "m.onnx"), max_batch_rows=1)
     instance.go.clear()
 
@@ -516,6 +624,39 @@ def test_a_full_queue_refuses(tmp_path: Path) -> None:
         await outcomes.wait_for(3)
 
     serve(ready, "thread", scenario, max_queue_requests=2)
+
+
+def test_rows_that_hold_nothing_are_answered_and_bounded(tmp_path: Path) -> None:
+    ready, _ = prepared(models.identity(tmp_path / "m.onnx", T.FLOAT, ("N", "L")))
+
+    async def scenario(model: ServedModel) -> None:
+        for rows in (1, 5, 3000):
+            (y,) = await model.infer((np.empty((rows, 0), np.float32),))
+            assert y.shape == (rows, 0)
+        with pytest.raises(RequestTooLarge):
+            await model.infer((np.empty((1 << 40, 0), np.float32),))
+
+    serve(ready, "inline", scenario)
+
+
+def test_what_waits_is_counted_while_no_thread_changes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready, _ = prepared(models.gather(tmp_path / "m.onnx"))
+    locks: list[threading.Lock] = []
+
+    async def scenario(model: ServedModel) -> None:
+        def counted(scheduler: Scheduler) -> int:
+            assert model._lock.locked()
+            locks.append(model._lock)
+            return 0
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Scheduler, "queued_requests", property(counted))
+            patch.setattr(Scheduler, "queued_rows", property(counted))
+            assert model.queued_requests == model.queued_rows == 0
+            assert model.idle
+
+    serve(ready, "inline", scenario)
+    assert len(locks) == 3
 
 
 def test_an_answer_that_cannot_be_delivered_costs_no_other_its_own(tmp_path: Path) -> None:

@@ -180,6 +180,40 @@ def test_the_budget_ends_the_measuring() -> None:
     assert ready.max_batch_rows < 16
 
 
+class Counting(Paced):
+    """Notes the rows of each run."""
+
+    def __init__(self, service: Callable[[int, int], float]) -> None:
+        super().__init__(service)
+        self.runs: list[int] = []
+
+    def run(self, inputs: Tensors, threads: int) -> Tensors:
+        self.runs.append(len(inputs[0]))
+        return super().run(inputs, threads)
+
+
+class Mixing(Counting):
+    """Every row depends on all."""
+
+    def run(self, inputs: Tensors, threads: int) -> Tensors:
+        (x,) = super().run(inputs, threads)
+        return (x - x.mean(axis=0, keepdims=True),)
+
+
+@pytest.mark.parametrize("kind", [Counting, Mixing])
+def test_a_model_whose_single_run_is_over_the_budget_runs_four_times(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Counting]
+) -> None:
+    monkeypatch.setattr(warmup, "_TOO_LONG_TO_COMPARE_S", 0.01)
+    model = kind(lambda rows, threads: 0.03)
+    ready = prepare(model, 2, Wishes(budget_s=0.02))
+    assert model.runs == [3, 2, 1, 1]
+    assert split(ready) == (1, 2)
+    assert [rows for rows, _ in ready.profile] == [1]
+    assert 0.03 <= ready.profile[0][1] < 0.06
+    assert ready.signature.batched == (kind is Counting)
+
+
 @pytest.mark.slow
 def test_sizes_that_there_was_no_time_for_keep_their_proportion() -> None:
     model = Paced(lambda rows, threads: 0.002 * (1 + rows) / threads**1.3)

@@ -30,12 +30,18 @@ INPUTS: dict[str, Named] = {
     "half_plus_two": {"x": np.array([0.1, -1e-30, 3.4e38, 5.0], np.float32)},
     "fixed": {"x": np.array([[0.1, -0.0, 1e-45], [16777216.0, 1 / 3, 3e38]], np.float32)},
     "flowers": {"x": np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [6, 2.9, 4.5, 1.5]], np.float32)},
+    "digits": {"x": np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [6, 2.9, 4.5, 1.5]], np.float32)},
+    "shortened": {"x": np.array([[1.5, -0.0], [0.15625, 3.140625], [2.0**127, -(2.0**-126)]], np.float32)},
 }
 UNBATCHED = {"fixed"}
+# BF16, which onnxruntime gives to no numpy: these inputs need no more digits than it has.
+SHORT = {"shortened"}
 
 
 def reference(model: Served, inputs: Named) -> Named:
     """What onnxruntime answers; maps of scores as a matrix."""
+    if model.name in SHORT:
+        return {"y": inputs["x"]}
     names = [node.name for node in model.session.get_outputs()]
     return {name: matrix(output) for name, output in zip(names, model.run(**inputs), strict=True)}
 
@@ -74,6 +80,8 @@ def tfs_columns(model: Served, inputs: Named) -> dict[str, Any]:
 
 
 def oip_json(model: Served, inputs: Named) -> dict[str, Any]:
+    if model.name in SHORT:
+        pytest.skip("BF16 travels in binary only")
     tensors = [{**described(name, array), "data": array.ravel().tolist()} for name, array in inputs.items()]
     answer = good(model.post(f"/v2/models/{model.name}/infer", {"inputs": tensors}))
     return {each["name"]: np.array(each["data"]).reshape(each["shape"]) for each in answer["outputs"]}
@@ -204,6 +212,8 @@ def unpacked_outputs(answer: Answer) -> dict[str, Any]:
 
 
 def unpacked(raw: bytes, datatype: str) -> np.ndarray:
+    if datatype == "BF16":
+        return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view(np.float32)
     if datatype != "BYTES":
         return np.frombuffer(raw, next(key for key, value in DATATYPES.items() if value == datatype))
     items = []

@@ -17,6 +17,8 @@ GOLDEN = {
     "a scalar has the fewest digits": ("half_plus_two", "/predict", " 0.2\n", "2.1"),
     "scalars": ("half_plus_two", "/batch-predict", "[1, 2.0, 5e0]", "[2.5,3.0,4.5]"),
     "one input by name": ("half_plus_two", "/predict", '{"x": 1}', "2.5"),
+    "one input by name, behind white space": ("half_plus_two", "/predict", ' \r\n\t{"x": 1}', "2.5"),
+    "inputs by name, all": ("half_plus_two", "/batch-predict", '[{"x": 1}, {"x": 2}]', "[2.5,3.0]"),
     "inputs by name, some": ("half_plus_two", "/batch-predict", '[{"x": 1}, 2]', "[2.5,3.0]"),
     "no items": ("half_plus_two", "/batch-predict", "[]", "[]"),
     "two inputs": ("two", "/predict", '{"a": [1, 2.5], "b": [3, 4]}', '{"sum":[4.0,6.5],"doubled":[6,8]}'),
@@ -117,6 +119,40 @@ def test_fault_060_order_and_multiplicity(served: ServedModels) -> None:
 def test_more_items_than_a_batch_takes(served: ServedModels) -> None:
     items = list(range(3000))
     assert good(served["half_plus_two"].post("/batch-predict", items)) == [x / 2 + 2 for x in items]
+
+
+def test_a_long_list_with_a_bad_item_is_answered_whole(served: ServedModels) -> None:
+    items: list[Any] = [index % 10 for index in range(5000)]
+    items[1234] = "a"
+    answer = served["table"].post("/batch-predict", items)
+    expected = [[float(4 * item + column) for column in range(4)] if item != "a" else None for item in items]
+    assert [None if isinstance(item, dict) else item for item in good(answer)] == expected
+    assert int(answer.headers["x-batch-size"]) > 1
+    assert "infer;dur=" in answer.headers["server-timing"]
+
+
+def test_items_that_the_model_refuses_fail_alone_in_a_long_list(served: ServedModels) -> None:
+    items = [index % 10 for index in range(5000)]
+    for guilty in (0, 777, 4999):
+        items[guilty] = 99
+    answer = good(served["table"].post("/batch-predict", items))
+    assert [item["code"] if isinstance(item, dict) else int(item[0] / 4) for item in answer] == [
+        "model_failed" if item == 99 else item for item in items
+    ]
+
+
+def test_a_long_list_without_batch_dimension(served: ServedModels) -> None:
+    items: list[Any] = [[[index, 2, 3], [4, 5, 6]] for index in range(5000)]
+    items[17] = [1]
+    answer = good(served["fixed"].post("/batch-predict", items))
+    assert answer[17]["code"] == "signature_mismatch"
+    del answer[17], items[17]
+    assert answer == items
+
+
+def test_items_by_name_run_together(served: ServedModels) -> None:
+    answer = served["half_plus_two"].post("/batch-predict", [{"x": 1.0}, {"x": 2.0}, 3.0])
+    assert answer.headers["x-batch-size"] == "3"
 
 
 # -- bodies that are refused ------------------------------------------------------------------------------

@@ -100,6 +100,28 @@ def flowers(path: Path) -> Path:
     return path
 
 
+def digits(path: Path) -> Path:
+    """A classifier as `make demo` exports it: `x` FP32 [N, 4] -> INT64 labels, and probabilities FP32 [N, 3]."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    data = load_iris()
+    model = LogisticRegression(max_iter=500).fit(data.data, data.target)
+    converted = convert_sklearn(
+        model, initial_types=[("x", FloatTensorType([None, 4]))], options={id(model): {"zipmap": False}}
+    )
+    path.write_bytes(converted.SerializeToString())
+    return path
+
+
+def shortened(path: Path) -> Path:
+    """`x` FP32 [N, 2] -> `y` BF16 [N, 2]."""
+    node = helper.make_node("Cast", ["x"], ["y"], to=T.BFLOAT16)
+    return save(path, [node], [("x", T.FLOAT, ["N", 2])], [("y", T.BFLOAT16, ["N", 2])])
+
+
 def log_of(path: Path) -> Path:
     """`x` FP32 [N, 2] -> `y` = log(x): NaN below 0, -infinity at 0."""
     return save(path, [helper.make_node("Log", ["x"], ["y"])], [("x", T.FLOAT, ["N", 2])], [("y", T.FLOAT, ["N", 2])])

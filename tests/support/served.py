@@ -27,7 +27,10 @@ MODELS: dict[str, tuple[Callable[[Path], Path], Sequence[str]]] = {
     "words": (partial(models.identity, element=T.STRING, shape=("N",)), ()),
     "text": (models.text_and_bytes, ()),
     "fixed": (partial(models.identity, shape=(2, 3)), ()),
-    "flowers": (models.flowers, ()),
+    # Cut into batches, their rows would have other last digits.
+    "flowers": (models.flowers, ("--max-batch-size", "64")),
+    "digits": (models.digits, ("--max-batch-size", "64")),
+    "shortened": (models.shortened, ()),
     "table": (models.gather, ()),
     "log": (models.log_of, ("--v1-dialect", "tfs")),
 }

@@ -49,7 +49,7 @@ def test_import_paceline_loads_no_numpy(tmp_path):
 
 def test_show_is_a_valid_file_that_gives_the_same_settings(paceline, tmp_path):
     shown = paceline("config", "show", "--origin", PACELINE_THREADS="3", PACELINE_SERVER_NAME='é"\\')
-    assert shown.returncode == 3  # a header carries ASCII only
+    assert shown.returncode == 3  # a name for other programs is ASCII only
     shown = paceline("config", "show", "--origin", PACELINE_THREADS="3")
     assert tomllib.loads(shown.stdout)["serve"]["threads"] == 3
     assert "threads = 3  # env PACELINE_THREADS" in shown.stdout

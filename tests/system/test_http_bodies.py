@@ -130,6 +130,13 @@ def test_a_large_body_with_an_offer_to_upgrade(server):
         assert wire.response().body == b"ok\n"
 
 
+def test_an_offer_of_http_2_is_declined_by_silence(server):
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    with Wire(server) as wire:
+        wire.send(get("/livez", *offer) + get() + post(ROW, *offer) + get())
+        assert [wire.response().body for _ in range(4)] == [b"ok\n", b"ok\n", ANSWER, b"ok\n"]
+
+
 @pytest.mark.parametrize("offer", ["h2c", "websocket", "tcp"])
 def test_a_body_behind_an_offer_to_upgrade_is_no_request(server, offer):
     """The parser leaves such a body to the next protocol; read as a request it would be smuggled past a proxy."""

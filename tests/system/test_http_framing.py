@@ -151,14 +151,6 @@ def test_chunk_extensions_and_trailers_are_read_over(server):
         assert wire.response().body == b"ok\n"
 
 
-def test_every_split_of_a_request_reads_the_same(server):
-    whole = chunked_head("X-A: b") + chunked(ROW, 3)
-    with Wire(server) as wire:
-        for cut in range(1, len(whole), 3):
-            wire.send(whole[:cut], whole[cut:])
-            assert wire.response().body == b"[1.0,2.0,3.0]"
-
-
 # -- heads ----------------------------------------------------------------------------------------------------
 
 
@@ -355,13 +347,6 @@ def test_fault_035_spellings_of_close(server, value):
     with Wire(server) as wire:
         assert wire.send(get("/livez", f"Connection: {value}")).response().closes
         assert wire.rest() == b""
-
-
-def test_an_offer_of_http_2_is_declined_by_silence(server):
-    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
-    with Wire(server) as wire:
-        wire.send(get("/livez", *offer) + get() + post(ROW, *offer) + get())
-        assert [wire.response().body for _ in range(4)] == [b"ok\n", b"ok\n", b"[1.0,2.0,3.0]", b"ok\n"]
 
 
 def test_connect_makes_no_tunnel(server):

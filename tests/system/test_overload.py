@@ -93,6 +93,9 @@ def test_faults_071_to_073_overload_ends_every_request(server, capacity, tmp_pat
     good = (samples.status == 200) & (samples.latency_s <= SLO_MS / 1000)
     assert good.sum() / SECONDS >= 0.5 * capacity
     assert resident_mib(server) - before < 64
+    # Bounds for a machine that does other things, too; the exact promise is in `make bench`.
+    assert np.median(samples.latency_s[samples.status == 503]) < 0.05
+    assert np.percentile(samples.latency_s[samples.status == 200], 99) <= 1.2 * SLO_MS / 1000
 
 
 def test_fault_074_a_burst_of_ten_times_the_load_leaves_nothing_behind(server, capacity, tmp_path):
@@ -104,24 +107,25 @@ def test_fault_074_a_burst_of_ten_times_the_load_leaves_nothing_behind(server, c
 
 
 def test_fault_079_health_answers_while_overloaded(server, capacity, tmp_path):
-    times_s = []
+    times_s: dict[str, list[float]] = {"/livez": [], "/readyz": []}
     stop = threading.Event()
 
     def probe():
         with httpx.Client(base_url=server.url) as http:
             while not stop.wait(0.05):
-                begun = time.monotonic()
-                assert http.get("/livez").status_code == 200
-                assert http.get("/readyz").status_code == 200
-                times_s.append((time.monotonic() - begun) / 2)
+                for route, each in times_s.items():
+                    begun = time.monotonic()
+                    assert http.get(route).status_code == 200
+                    each.append(time.monotonic() - begun)
 
     prober = threading.Thread(target=probe)
     prober.start()
     open_loop(server, tmp_path, (10 * capacity, SECONDS))
     stop.set()
     prober.join()
-    assert len(times_s) > 10
-    assert np.median(times_s) < 0.05
+    for route, each in times_s.items():
+        assert len(each) > 10
+        assert np.percentile(each, 90) < 0.05, route
 
 
 def test_a_refusal_says_when_to_come_back(server, capacity, tmp_path):

@@ -70,6 +70,17 @@ def test_a_model_overrides_the_file_but_not_a_flag(toml):
     assert resolve({}, {}, path).for_model("other").threads == 1
 
 
+def test_fault_004_a_table_for_a_model_that_is_not_served(toml):
+    settings = resolve({}, {}, toml("[models.ner]\nthreads = 2\n"))
+    settings.check_models(["ner"])
+    with pytest.raises(ConfigError, match=r"^models\.ner: no model of this name is served \(.*:2\)$") as caught:
+        settings.check_models(["net"])
+    assert caught.value.hint == "did you mean 'net'?"
+    with pytest.raises(ConfigError, match=r"^models\.other: no model of this name is served$") as caught:
+        resolve({}, {}, toml("[models.other]\n")).check_models(["ner"])
+    assert caught.value.hint == "served: ner"
+
+
 def test_a_path_in_the_file_is_relative_to_the_file(toml):
     path = toml('[serve]\nexamples = "examples.json"\n')
     assert resolve({}, {}, path).examples == path.parent / "examples.json"

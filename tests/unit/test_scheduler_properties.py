@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from paceline.core.errors import Overloaded
+from paceline.core.errors import Overloaded, RequestTooLarge
 from paceline.core.requests import DONE, InferRequest
 from paceline.scheduling import Batch, LatencyModel, Policy, Scheduler
 from paceline.scheduling.replay import decisions, replay
@@ -37,11 +37,13 @@ class Account:
 
     Attributes:
         poisoned: `raises` fails every batch that holds it; `nonfinite` spoils only its own outputs.
-        waiting, running, apart: its pieces (itself, or its parts), by where they are.
+        pieces: itself, or its parts.
+        waiting, running, apart: its pieces, by where they are.
     """
 
     request: InferRequest
     poisoned: str | None
+    pieces: list[InferRequest] = field(default_factory=list)
     waiting: list[InferRequest] = field(default_factory=list)
     running: set[InferRequest] = field(default_factory=set)
     apart: set[InferRequest] = field(default_factory=set)
@@ -52,8 +54,7 @@ class Account:
         self.ending = ending
         self.waiting, self.apart = [], set()
         if ending != "rejected":
-            pieces = self.request.parts or [self.request]
-            assert all(piece.state == DONE for piece in pieces), "parts end together"
+            assert all(piece.state == DONE for piece in self.pieces), "parts end together"
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -96,11 +97,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             if admitted:
                 self.scheduler.admit(rows, size_bytes, request.deadline, self.now)
             self.scheduler.arrived(request, self.now, admitted=admitted)
-        except Overloaded as error:
-            assert error.retry_after_s > 0
+        except (Overloaded, RequestTooLarge) as error:
+            too_large = rows > self.policy.max_batch_rows * self.policy.max_queue_requests
+            assert too_large if isinstance(error, RequestTooLarge) else error.retry_after_s > 0
             account.end("rejected")
             return
-        account.waiting = list(request.parts or [request])
+        account.pieces = list(request.parts or [request])
+        account.waiting = list(account.pieces)
         assert sum(piece.rows for piece in account.waiting) == rows
         self.check_bounds(account)
 
@@ -182,7 +185,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def check_bounds(self, newest: Account) -> None:
         waiting = self.pieces("waiting")
         alone = len(waiting) == len(newest.waiting)
-        assert alone or len(waiting) <= self.policy.max_queue_requests
+        assert len(waiting) <= self.policy.max_queue_requests
         assert alone or sum(piece.bytes for piece in waiting) <= self.policy.max_queue_bytes
 
     def check_batch(self, batch: Batch) -> None:
@@ -292,3 +295,35 @@ def test_the_guilty_one_of_32_is_found_in_eleven_batches() -> None:
     assert guilty == [poisoned]
     assert sorted(answered, key=requests.index) == [each for each in requests if each is not poisoned]
     assert batches == 11
+
+
+def test_a_request_that_claims_more_rows_than_can_ever_wait_is_refused_before_it_is_cut() -> None:
+    scheduler = Scheduler(Policy(64, max_queue_requests=100), LatencyModel([(64, 1e-3)]))
+    request = InferRequest((), 1 << 40, 1e9, _never)
+    with pytest.raises(RequestTooLarge, match="at most 6400 rows can wait"):
+        scheduler.admit(request.rows, 0, request.deadline, 0.0)
+    with pytest.raises(RequestTooLarge):
+        scheduler.arrived(request, 0.0)
+    assert scheduler.queued_requests == 0
+    scheduler.arrived(InferRequest((), 6400, 1e9, _never), 0.0)
+    assert scheduler.queued_requests == 100
+
+
+def test_a_refusal_as_too_large_is_logged_and_replayed() -> None:
+    log: deque = deque()
+    with pytest.raises(RequestTooLarge):
+        Scheduler(Policy(1, max_queue_requests=1), LatencyModel(), log=log).arrived(
+            InferRequest((), 2, 9.0, _never), 0.0
+        )
+    assert list(decisions(log)) == [("rejected", 0.0, "request_too_large")]
+    assert list(replay(log, Scheduler(Policy(1, max_queue_requests=1), LatencyModel()))) == list(decisions(log))
+
+
+def test_only_a_request_of_one_batch_is_run_against_its_prediction() -> None:
+    scheduler = Scheduler(Policy(4), LatencyModel([(1, 10.0), (4, 10.0)]))
+    with pytest.raises(Overloaded):
+        scheduler.arrived(InferRequest((), 5, 100.5, _never), 100.0)
+    scheduler.arrived(InferRequest((), 4, 100.5, _never), 100.0)
+    batch, dropped = scheduler.next_batch(100.0)
+    assert batch is not None
+    assert not dropped

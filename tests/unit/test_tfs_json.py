@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import time
 from typing import Any
 
 import numpy as np
@@ -208,3 +210,48 @@ def test_no_regression_and_no_classification(outputs: list[TensorSpec]) -> None:
     for kind in (regressed_by, classified_by):
         with pytest.raises(InvalidRequest, match="use :predict"):
             kind(signature([], outputs), "m")
+
+
+# -- bounds ---------------------------------------------------------------------------------------------------
+
+
+def test_no_elements_for_a_boolean_input() -> None:
+    assert "has no elements" in refused(reader(spec("x", DataType.BOOL, -1, 2)), '{"inputs": []}')
+
+
+def test_a_long_string_costs_memory_in_proportion() -> None:
+    body = b'{"inputs": "' + b"a" * (2 << 20) + b'", "x": NaN}'
+    read = RequestReader(signature([spec("x", DataType.FP32, -1)], []), "m", tokens=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InvalidRequest):
+        read.predict(body)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # in KiB
+
+
+def test_a_string_without_end_costs_time_in_proportion() -> None:
+    body = b'{"inputs": "' + b'\\"' * (1 << 20)
+    read = RequestReader(signature([spec("x", DataType.FP32, -1)], []), "m", tokens=True)
+    began = time.process_time()
+    assert "byte" in refused(read, body.decode())
+    assert time.process_time() - began < 2
+
+
+def test_integers_of_onnxruntime_by_row() -> None:
+    write = answers(spec("label", DataType.INT64, -1), spec("p", DataType.FP32, -1, 2))
+    label, p = np.array([1, 2], np.longlong), np.array([[0.1, 0.9], [1, 0]], np.float32)
+    assert json.loads(write.rows((label, p))) == {
+        "predictions": [{"label": 1, "p": [0.1, 0.9]}, {"label": 2, "p": [1.0, 0.0]}]
+    }
+
+
+def test_whole_numbers_as_scores() -> None:
+    write = answers(spec("votes", DataType.INT64, -1, 2, labels=("a", "b")))
+    votes = np.array([[1, 2], [3, 4]], np.longlong)
+    assert json.loads(write.classification((votes,), 0, None)) == {
+        "results": [[["a", 1], ["b", 2]], [["a", 3], ["b", 4]]]
+    }
+
+
+def test_nonfinite_numbers_as_text_leave_the_others_their_digits() -> None:
+    write = answers(spec("y", DataType.FP32, -1), nonfinite="string")
+    assert write.columns((np.array([0.1, np.nan, -np.inf], np.float32),)) == b'{"outputs":[0.1,"NaN","-Infinity"]}'

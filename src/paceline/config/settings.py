@@ -5,13 +5,15 @@ The fields of `ServeSettings` are the table: name, type, default, bounds and hel
 `None` means: Paceline chooses, by measuring.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from paceline.config.setting import Setting, Value
+from paceline.core.errors import ConfigError
 
 NonFinite = Literal["error", "null", "string"]
 V1Dialect = Literal["merged", "tfs"]
@@ -55,7 +57,7 @@ class ServeSettings:
     )
     server_name: str = _setting(
         "paceline",
-        "name in the Server header and in the server's metadata",
+        "the server's name in its metadata (`GET /v2`)",
         pattern=r"[!-~]{1,100}",
         pattern_help="visible ASCII, at most 100 characters",
     )
@@ -80,6 +82,12 @@ class ServeSettings:
     keep_alive_ms: int = _setting(75_000, "how long an idle connection stays open", minimum=0, maximum=_DAY_MS)
 
     max_body_mb: int = _setting(64, "largest request body in MiB, also once decompressed", minimum=1, maximum=65536)
+    max_receiving_mb: int = _setting(
+        1024,
+        "most MiB of large request bodies, of all connections, that are received or answered",
+        minimum=1,
+        maximum=1_048_576,
+    )
     max_url_kb: int = _setting(8, "longest request target in KiB", minimum=1, maximum=1024)
     max_headers_kb: int = _setting(32, "largest sum of a request's headers in KiB", minimum=1, maximum=1024)
     max_headers: int = _setting(100, "most headers in a request", minimum=1, maximum=10_000)
@@ -91,7 +99,7 @@ class ServeSettings:
         0, "after SIGTERM: how long to answer 'not ready' and yet accept", minimum=0, maximum=_DAY_MS
     )
     grace_ms: int = _setting(10_000, "after SIGTERM: how long requests under way may take", minimum=0, maximum=_DAY_MS)
-    access_log: bool = _setting(False, "write one JSON line for each request to stderr")
+    access_log: bool = _setting(False, "write one JSON line for each request to stderr, before the next is served")
     debug: bool = _setting(False, "show tracebacks, and the model's own error messages to clients")
     v1_dialect: V1Dialect = _setting("merged", "/v1 answers as TensorFlow Serving alone, or merged with KServe's")
 
@@ -101,6 +109,22 @@ class ServeSettings:
     def origin(self, name: str) -> str:
         """Say where a value came from: `default`, `paceline.toml:3`, `env PORT`, `flag --port`."""
         return self.origins.get(name, DEFAULT_ORIGIN)
+
+    def check_models(self, served: Sequence[str]) -> None:
+        """Refuse a [models.NAME] that sets what no model would use.
+
+        Raises:
+            ConfigError: it names none of the models that are served.
+        """
+        for name, found in self.models.items():
+            if name in served:
+                continue
+            close = get_close_matches(name, served, n=1)
+            place = next((f" ({each.origin})" for each in found.values()), "")
+            raise ConfigError(
+                f"models.{name}: no model of this name is served{place}",
+                hint=f"did you mean {close[0]!r}?" if close else f"served: {', '.join(served)}",
+            )
 
     def for_model(self, name: str) -> "ServeSettings":
         """Return one model's settings: [models.NAME] wins over [serve], not over a flag or a variable."""

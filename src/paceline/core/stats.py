@@ -41,12 +41,3 @@ class Histogram:
     def count(self) -> int:
         """How many values were observed."""
         return sum(self.counts)
-
-    def quantile(self, q: float) -> float:
-        """Upper bound of the bucket that holds quantile `q` in 0..1; 0.0 when empty."""
-        target, seen = q * self.count, 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            seen += count
-            if seen >= target and seen:
-                return bound
-        return 0.0

@@ -154,6 +154,11 @@ class Signature:
         )
 
 
+def bf16_to_float32(bits: Array) -> Array:
+    """The numbers that BF16 bit patterns stand for."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def group_of(arrays: Tensors) -> tuple[tuple[int, ...], ...]:
     """Key of what may share a batch: the trailing shapes of all inputs."""
     return tuple([array.shape[1:] for array in arrays])

@@ -44,11 +44,6 @@ def distinct(inputs: Tensors) -> Tensors:
     return tuple(_graded(array) if array.dtype.kind == "f" else array for array in inputs)
 
 
-def from_bf16(bits: Array) -> Array:
-    """The numbers that BF16 bit patterns stand for, as float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
 def to_bf16(values: Array) -> Array:
     """The BF16 bit patterns of float32 numbers, cut off."""
     return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)

@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+
 class InstanceThread:
     """Runs jobs one after the other.
 
@@ -34,3 +35,4 @@ class InstanceThread:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # it holds its batch, and the next may be long in coming

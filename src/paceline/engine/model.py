@@ -18,17 +18,18 @@ import asyncio
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paceline.core.errors import Cancelled, DeadlineExceeded, ModelFailed, PacelineError
+from paceline.core.errors import Cancelled, DeadlineExceeded, InternalError, ModelFailed, PacelineError
 from paceline.core.requests import DONE, InferRequest
 from paceline.core.tensors import Signature, Tensors, group_of
 from paceline.engine.instances import InstanceThread
-from paceline.engine.running import BatchRunner, Result, all_finite
+from paceline.engine.running import BatchRunner, Result
 from paceline.engine.telemetry import Telemetry
 from paceline.scheduling import Batch, LatencyModel, Policy, Scheduler
 
@@ -51,7 +52,8 @@ class ServedModel:
     Args:
         name, version: how clients address it.
         prepared: its instances and what was measured at warm-up.
-        nonfinite: `error` fails requests with NaN or infinite outputs; other values let them through.
+        nonfinite: `error` fails requests with NaN or infinite outputs; other values let them through, and say to the
+            protocols how to write them.
         alone: says whether there is at most one client.
     """
 
@@ -69,6 +71,7 @@ class ServedModel:
         self.name = name
         self.version = version
         self.prepared = prepared
+        self.nonfinite = nonfinite
         self.signature: Signature = prepared.signature
         self.telemetry = Telemetry()
         policy = Policy(
@@ -110,7 +113,7 @@ class ServedModel:
             admitted: `admit` was just asked for it.
 
         Raises:
-            Overloaded: it was not queued.
+            Overloaded, RequestTooLarge: it was not queued.
         """
         if request.rows == 0:
             self._loop.call_soon(self._answer_empty, request)
@@ -142,22 +145,15 @@ class ServedModel:
     async def infer(self, inputs: Tensors, *, timeout_s: float = 30.0) -> Tensors:
         """Run one request and wait for its outputs."""
         done: asyncio.Future[Tensors] = self._loop.create_future()
-
-        def on_done(request: InferRequest) -> None:
-            if done.cancelled():
-                return
-            if request.error is not None:
-                done.set_exception(request.error)
-            else:
-                done.set_result(request.outputs or ())
-
-        request = self.request(inputs, time.monotonic() + timeout_s, on_done)
+        request = self.request(inputs, time.monotonic() + timeout_s, partial(_resolve, done))
         self.submit(request)
         try:
             return await done
         except asyncio.CancelledError:
             self.cancel(request)
             raise
+        finally:
+            del request, done  # an error that is raised holds this frame, and they the error
 
     def close(self) -> None:
         """Stop the instance threads once their batch is done."""
@@ -169,7 +165,20 @@ class ServedModel:
     @property
     def idle(self) -> bool:
         """True when nothing waits and nothing runs."""
-        return not self.scheduler.queued_requests and not self.scheduler.running_batches
+        with self._lock:
+            return not self.scheduler.queued_requests and not self.scheduler.running_batches
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests (or parts of large ones) that wait."""
+        with self._lock:
+            return self.scheduler.queued_requests
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        with self._lock:
+            return self.scheduler.queued_rows
 
     # -- batches ----------------------------------------------------------------------------------------------
 
@@ -201,25 +210,55 @@ class ServedModel:
         return expected_s <= self.prepared.inline_limit_s or (expected_s <= _ALONE_LIMIT_S and self._alone())
 
     def _run_on_loop(self, batch: Batch) -> None:
-        result = self._runner.run(batch)
-        if result.run_s > _SURPRISE_S:
-            self._wary_until = batch.started + _WARY_S
-        with self._lock:
-            wanted = self._take_back(batch, result)
-        self._deliver(batch, result, wanted)
+        try:
+            result = self._runner.run(batch)
+            if result.run_s > _SURPRISE_S:
+                self._wary_until = batch.started + _WARY_S
+            with self._lock:
+                wanted = self._take_back(batch, result)
+        except Exception:
+            traceback.print_exc()
+            self._abandon(batch)
+        else:
+            self._deliver(batch, result, wanted)
 
     def _run_on_thread(self, first: Batch) -> None:
         """Run a batch, and those that can be closed when it is done, without waiting for the event loop."""
         batch: Batch | None = first
         while batch is not None:
-            result = self._runner.run(batch)
-            with self._lock:
-                wanted = self._take_back(batch, result)
-                following, dropped = self.scheduler.next_batch(time.monotonic())
-            # At shutdown the loop may be closed while a batch runs; then nobody waits for it any more.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._deliver_and_dispatch, batch, result, wanted, dropped)
-            batch = following
+            try:
+                batch = self._run_and_take_next(batch)
+            except Exception:
+                traceback.print_exc()
+                self._call_on_loop(self._abandon, batch)
+                return
+
+    def _run_and_take_next(self, batch: Batch) -> Batch | None:
+        result = self._runner.run(batch)
+        with self._lock:
+            wanted = self._take_back(batch, result)
+            following, dropped = self.scheduler.next_batch(time.monotonic())
+        self._call_on_loop(self._deliver_and_dispatch, batch, result, wanted, dropped)
+        return following
+
+    def _call_on_loop(self, callback: Callable[..., None], *args: object) -> None:
+        # At shutdown the loop may be closed while a batch runs; then nobody waits for it any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _abandon(self, batch: Batch) -> None:
+        """A defect of ours kept `batch` from its end: free its instance, and end the requests that have not ended."""
+        requests = dict.fromkeys(piece.parent or piece for piece in batch.requests)
+        lost = [request for request in requests if request.error is None and request.outputs is None]
+        with self._lock:
+            now = time.monotonic()
+            if self.scheduler.runs(batch):
+                self.scheduler.failed(batch, now)
+            for request in lost:
+                self.scheduler.cancelled(request, now)
+        for request in lost:
+            self._fail(request, InternalError("a batch was lost", model=self.name))
+        self._dispatch_soon()
 
     def _take_back(self, batch: Batch, result: Result) -> list[InferRequest]:
         """Free the instance. The requests to answer with the outputs, or with the error."""
@@ -245,25 +284,23 @@ class ServedModel:
         outputs, service_s = result.outputs, result.service_s
         self.telemetry.batch_done(batch.rows, service_s, time.time())
         suspicious = result.suspicious
-        if len(batch.requests) == 1:
-            for request in wanted:
-                self._settle(request, outputs, service_s, suspicious)
-            return
+        alone = len(batch.requests) == 1
         for request in wanted:
-            start = request.offset
-            stop = start + request.rows
-            self._settle(request, tuple([output[start:stop] for output in outputs]), service_s, suspicious)
+            try:
+                start = request.offset
+                stop = start + request.rows
+                own = outputs if alone else tuple([output[start:stop] for output in outputs])
+                self._settle(request, own, service_s, suspicious)
+            except Exception as error:
+                self._spoil(request.parent or request, "bad_model_output", "the outputs cannot be used", error)
 
     def _settle(self, request: InferRequest, outputs: Tensors, service_s: float, suspicious: bool) -> None:
         request.service_s = service_s
         whole = request.parent or request
         if whole.error is not None:
             return  # cancelled while its result was on the way here
-        if suspicious and not whole.nonfinite_ok and not all_finite(outputs):
-            error = ModelFailed("an output is not finite (NaN or infinity)", code="nonfinite_output", model=self.name)
-            with self._lock:
-                self.scheduler.cancelled(whole, time.monotonic())
-            self._fail(whole, error)
+        if suspicious and not whole.nonfinite_ok and not self._runner.all_finite(outputs):
+            self._spoil(whole, "nonfinite_output", "an output is not finite (NaN or infinity)")
             return
         request.outputs = outputs
         if request.parent is not None:
@@ -304,6 +341,13 @@ class ServedModel:
         request.outputs = self.prepared.empty_outputs
         self._answer(request)
 
+    def _spoil(self, whole: InferRequest, code: str, message: str, why: Exception | None = None) -> None:
+        """End a request whose outputs are there, but are no answer."""
+        with self._lock:
+            self.scheduler.cancelled(whole, time.monotonic())
+        detail = None if why is None else f"{type(why).__name__}: {why}"
+        self._fail(whole, ModelFailed(message, code=code, detail=detail, model=self.name))
+
     def _fail(self, request: InferRequest, error: PacelineError) -> None:
         if request.error is None:
             request.error = error
@@ -342,3 +386,12 @@ class ServedModel:
         self._drop(late)
         if deadline < _NEVER:
             self._arm_timer(deadline)
+
+
+def _resolve(done: asyncio.Future[Tensors], request: InferRequest) -> None:
+    if done.cancelled():
+        return
+    if request.error is not None:
+        done.set_exception(request.error)
+    else:
+        done.set_result(request.outputs or ())

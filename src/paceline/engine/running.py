@@ -14,6 +14,9 @@ from paceline.core.tensors import Array, DataType, Signature, Tensors
 from paceline.runtimes.base import Instance
 from paceline.scheduling import Batch
 
+# All of these bits are set in NaN and infinity, and in no other number.
+_BF16_EXPONENT = np.uint16(0x7F80)
+
 
 @dataclass(slots=True)
 class Result:
@@ -42,9 +45,8 @@ class BatchRunner:
         self._model = model
         self._instances = instances
         self._signature = signature
-        self._check_finite = check_finite and any(
-            spec.datatype.is_float and spec.datatype is not DataType.BF16 for spec in signature.outputs
-        )
+        self._check_finite = check_finite and any(spec.datatype.is_float for spec in signature.outputs)
+        self._is_bf16 = [spec.datatype is DataType.BF16 for spec in signature.outputs]
 
     def run(self, batch: Batch) -> Result:
         """Run a batch. Whatever the model raises becomes the result's error."""
@@ -53,14 +55,18 @@ class BatchRunner:
         try:
             outputs = self._instances[batch.instance].run(joined([request.inputs for request in batch.requests]))
             self._check_rows(outputs, batch.rows)
-            result.suspicious = self._check_finite and not all(_surely_finite(output) for output in outputs)
+            result.suspicious = self._check_finite and not all(map(_surely_finite, outputs, self._is_bf16))
             result.outputs = outputs
         except PacelineError as error:
-            result.error = error
+            result.error = _without_frames(error)
         except Exception as error:
             result.error = InternalError(f"{type(error).__name__}: {error}", model=self._model)
         result.run_s = time.monotonic() - started
         return result
+
+    def all_finite(self, outputs: Tensors) -> bool:
+        """True when no output holds NaN or infinity."""
+        return all(map(_all_finite, outputs, self._is_bf16))
 
     def _check_rows(self, outputs: Tensors, rows: int) -> None:
         if not self._signature.batched:
@@ -75,11 +81,6 @@ class BatchRunner:
                 )
 
 
-def all_finite(outputs: Tensors) -> bool:
-    """True when no output holds NaN or infinity."""
-    return all(output.dtype.kind != "f" or bool(np.isfinite(output).all()) for output in outputs)
-
-
 def joined(pieces: Sequence[Tensors]) -> Tensors:
     """The inputs of several requests, joined along axis 0."""
     if len(pieces) == 1:
@@ -87,10 +88,24 @@ def joined(pieces: Sequence[Tensors]) -> Tensors:
     return tuple([np.concatenate(column) for column in zip(*pieces, strict=True)])
 
 
-def _surely_finite(array: Array) -> bool:
+def _without_frames(error: PacelineError) -> PacelineError:
+    """`error` without the frames it passed: they hold the inputs of the whole batch, and one of them `error` itself."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _all_finite(array: Array, is_bf16: bool) -> bool:
+    if is_bf16:
+        return not bool(((array & _BF16_EXPONENT) == _BF16_EXPONENT).any())
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _surely_finite(array: Array, is_bf16: bool) -> bool:
     """False when `array` may hold NaN or infinity.
 
     The dot product with itself reads the memory once, at half the cost of `isfinite(...).all()`; it may overflow
     where every element is finite, and then `all_finite` decides.
     """
+    if is_bf16:
+        return _all_finite(array, is_bf16)
     return array.dtype.kind != "f" or math.isfinite(np.vdot(array, array))

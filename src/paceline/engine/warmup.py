@@ -7,7 +7,10 @@ Rules:
 - A model whose batches are shorter than a few hand-overs runs on the event loop: one instance, one thread.
 - Any other is measured in several splits of the cores into instances x threads; the one with the shortest single
   run among those near the best rows per second is taken.
-- All of it ends within the budget; what was not measured is not claimed.
+- The budget ends the measuring; what was not measured is not claimed. Outside the budget are, whatever they take: the
+  first run, what tells whether rows are independent (rows together and each apart: four runs, three when there is no
+  time for four), a few runs of less than `_LONG_BATCH_S` each, and measuring one split, unless a batch takes longer
+  than `_TOO_LONG_TO_COMPARE_S`. A model that takes longer than that, and than the budget, runs four times.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from functools import partial
 import numpy as np
 
 from paceline.core.errors import InvalidRequest, ModelFailed, PacelineError
-from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
+from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, bf16_to_float32
 from paceline.engine import examples
 from paceline.engine.instances import InstanceThread
 from paceline.engine.running import joined
@@ -94,6 +97,7 @@ class _Warmup:
         self._cores = cores
         self._wishes = wishes
         self._until = time.monotonic() + wishes.budget_s
+        self._single_s = 0.0  # the shortest run of the fewest rows so far
         self._reasons: dict[str, str] = {}
         self._handover_s = _handover_s()
         self._inline_limit_s = min(max(4 * self._handover_s, 250e-6), 500e-6)
@@ -109,7 +113,7 @@ class _Warmup:
         max_rows = self._choose_rows(profile, signature.batched)
         count, threads = self._choose_split(signature, sample, profile, max_rows)
         instances = self._loaded.instances(count, threads)
-        if threads > 1:
+        if threads > 1 and not self._too_late_for(2 * self._single_s):
             profile = _scaled(profile, self._profile(instances[0], sample, signature, max_rows))
         return Prepared(
             signature=signature,
@@ -147,8 +151,11 @@ class _Warmup:
         candidates = [given] if given is not None else examples.synthetic(signature, rows)
         problem: PacelineError | None = None
         for sample in candidates:
+            started = time.perf_counter()
             try:
-                return sample, instance.run(sample)
+                outputs = instance.run(sample)
+                self._single_s = time.perf_counter() - started
+                return sample, outputs
             except (ModelFailed, InvalidRequest) as error:
                 problem = error
         said = getattr(problem, "detail", None) or problem
@@ -161,13 +168,15 @@ class _Warmup:
         if self._takes_one_row:
             self._reasons["batching"] = "one row at a time: the batch dimension is fixed at 1"
             return True
+        # Two rows show whether they influence one another, if in fewer ways than three do.
+        count = 2 if self._too_late_for(4 * self._single_s) else 3
         try:
-            together, apart = _run_both_ways(instance, sample)
+            together, apart = self._run_both_ways(instance, sample, count)
         except ModelFailed as error:
             self._reasons["batching"] = f"off: rows do not run together ({error.detail or error})"
             return False
         for spec, output, pieces in zip(signature.outputs, together, zip(*apart, strict=True), strict=True):
-            if output.shape[:1] != (3,) or any(piece.shape[:1] != (1,) for piece in pieces):
+            if output.shape[:1] != (count,) or any(piece.shape[:1] != (1,) for piece in pieces):
                 self._reasons["batching"] = f"off: output '{spec.name}' has no batch dimension"
                 return False
             if not _equal(spec.datatype, output, np.concatenate(pieces)):
@@ -175,6 +184,23 @@ class _Warmup:
                 return False
         self._reasons["batching"] = "on: rows together and apart give the same answers"
         return True
+
+    def _run_both_ways(self, instance: Instance, sample: Tensors, count: int) -> tuple[Tensors, list[Tensors]]:
+        """The outputs of `count` rows together, and of each alone."""
+        given = examples.repeated(sample, count)
+        rows = examples.distinct(given)
+        try:
+            together = instance.run(rows)
+        except ModelFailed:
+            rows, together = given, instance.run(given)
+        started = time.perf_counter()
+        apart = [instance.run(tuple(array[i : i + 1] for array in rows)) for i in range(count)]
+        self._single_s = (time.perf_counter() - started) / count
+        return together, apart
+
+    def _too_late_for(self, seconds: float) -> bool:
+        """True when so much more would end after the budget, and be felt at the start."""
+        return seconds > _LONG_BATCH_S and time.monotonic() + seconds > self._until
 
     # -- how large may a batch be? ----------------------------------------------------------------------------
 
@@ -184,6 +210,8 @@ class _Warmup:
         return self._wishes.max_batch_rows or _MOST_ROWS
 
     def _profile(self, instance: Instance, sample: Tensors, signature: Signature, most: int) -> list[tuple[int, float]]:
+        if self._too_late_for(2 * self._single_s):
+            return [(1, self._single_s)]
         profile: list[tuple[int, float]] = []
         rows = 1
         while True:
@@ -296,17 +324,6 @@ def _why_unbatched(signature: Signature) -> str:
     return "off: the model has no batch dimension"
 
 
-def _run_both_ways(instance: Instance, sample: Tensors) -> tuple[Tensors, list[Tensors]]:
-    """The outputs of three rows together, and of each alone."""
-    given = examples.repeated(sample, 3)
-    rows = examples.distinct(given)
-    try:
-        together = instance.run(rows)
-    except ModelFailed:
-        rows, together = given, instance.run(given)
-    return together, [instance.run(tuple(array[i : i + 1] for array in rows)) for i in range(3)]
-
-
 def _scaled(known: list[tuple[int, float]], measured: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """`measured`, and for the sizes that there was no time for, `known` in proportion."""
     rows, seconds = measured[-1]
@@ -318,7 +335,7 @@ def _equal(datatype: DataType, one: Array, other: Array) -> bool:
     if one.shape != other.shape:
         return False
     if datatype is DataType.BF16:
-        one, other = examples.from_bf16(one), examples.from_bf16(other)
+        one, other = bf16_to_float32(one), bf16_to_float32(other)
     if one.dtype.kind == "f":
         return bool(np.allclose(one, other, equal_nan=True, **_TOLERANCE))
     return bool(np.array_equal(one, other))

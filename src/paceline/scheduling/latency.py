@@ -45,7 +45,6 @@ class LatencyModel:
         self.marginal_s = 0.0
         self.residual = 0.0
         self.restarts = 0
-        self.samples = 0
         self._w = self._wn = self._wnn = self._wy = self._wny = 0.0
         self._variance = _FIRST_VARIANCE
         self._high_factor = 1.0 + _Z * math.sqrt(_FIRST_VARIANCE)
@@ -71,7 +70,6 @@ class LatencyModel:
                 self._restart(seconds / predicted)
         self._learn(rows, seconds)
         self._fit()
-        self.samples += 1
 
     def _learn(self, rows: int, seconds: float) -> None:
         f = FORGETTING

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from paceline.core.errors import Overloaded
+from paceline.core.errors import Overloaded, RequestTooLarge
 from paceline.core.requests import InferRequest
 from paceline.scheduling.scheduler import Batch, Event, Scheduler
 
@@ -45,7 +45,7 @@ class _Feed:
         request = InferRequest((), rows, deadline, _ignore, group, size_bytes)
         try:
             self._scheduler.arrived(request, now, admitted=admitted)
-        except Overloaded:
+        except (Overloaded, RequestTooLarge):
             return
         self._requests[request.sequence] = request
 

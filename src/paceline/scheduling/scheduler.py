@@ -1,16 +1,18 @@
 """Which requests run together, when, and which are refused?
 
-Events come in as method calls with the time; decisions go out as return values and `Overloaded`.
+Events come in as method calls with the time; decisions go out as return values, `Overloaded` and `RequestTooLarge`.
 
 Rules:
 - Work-conserving: an idle instance with work always gets it; nothing waits for a batch to fill.
 - A batch is closed when an instance is free, never earlier, so it holds all that came in the meantime.
-- Rows are counted, not requests. A request with more rows than a batch may have is cut into parts.
+- Rows are counted, not requests. A request with more rows than a batch may have is cut into parts; one with more
+  parts than may wait is never admitted, for rows that hold nothing cost their sender nothing.
 - Before a batch is formed, heads that it would finish too late are dropped. The batch is never shrunk to save
   one: with a large fixed cost that lowers the capacity exactly when there is too little of it.
 - A request that would not be answered in time is refused on arrival, while refusing is cheap.
 - Predictions may refuse only as long as they are tested: when the instances have been idle for `PROBE_S`, the
-  next request runs whatever its prediction. A wrong estimate would otherwise keep itself alive.
+  next request runs whatever its prediction, if one batch is enough for it. A wrong estimate would otherwise keep
+  itself alive.
 - When a batch fails, its halves are run apart until the guilty request stands alone.
 """
 
@@ -20,7 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from paceline.core.errors import Overloaded
+from paceline.core.errors import Overloaded, RequestTooLarge
 from paceline.core.requests import DONE, QUEUED, RUNNING, InferRequest
 from paceline.scheduling.latency import LatencyModel
 from paceline.scheduling.queue import DeadlineQueue
@@ -100,6 +102,7 @@ class Scheduler:
 
         Raises:
             Overloaded: a bound is reached, or the deadline cannot be met.
+            RequestTooLarge: it would have more parts than may ever wait.
         """
         if self.log is not None:
             self._log_arrival(request, now, admitted)
@@ -123,17 +126,17 @@ class Scheduler:
         """Check whether a request could be queued now; protocols ask before they parse the body.
 
         Raises:
-            Overloaded: as for `arrived`.
+            Overloaded, RequestTooLarge: as for `arrived`.
         """
         queue, policy = self._queue, self.policy
-        if queue.requests >= policy.max_queue_requests or (rows > policy.max_batch_rows and self._too_many_parts(rows)):
+        if (rows > policy.max_batch_rows and self._too_many_parts(rows)) or queue.requests >= policy.max_queue_requests:
             raise self._overloaded("Exceeds maximum queue size", "queue_full", now)
         if queue.bytes + size_bytes > policy.max_queue_bytes and queue.requests:
             raise self._overloaded("Exceeds maximum queue size in bytes", "queue_bytes", now)
         # Most requests have seconds of slack: a bound that is certainly too high settles those.
         if now + (queue.rows + rows + 3 * policy.max_batch_rows) * self._row_s <= deadline:
             return
-        if self._predicted_end(rows, now) > deadline and not self._must_probe(now):
+        if self._predicted_end(rows, now) > deadline and not self._must_probe(rows, now):
             raise self._overloaded("the deadline would pass in the queue", "deadline_unreachable", now)
 
     def cancelled(self, request: InferRequest, now: float) -> None:
@@ -221,6 +224,10 @@ class Scheduler:
         """Batches on instances."""
         return len(self._running)
 
+    def runs(self, batch: Batch) -> bool:
+        """True until `finished` or `failed` was told of `batch`."""
+        return self._running.get(batch.instance) is batch
+
     @property
     def has_work(self) -> bool:
         """True when `next_batch` may have something to do."""
@@ -266,15 +273,20 @@ class Scheduler:
             # Asked twice, which changes nothing: the log then needs no handler on the path of every request.
             try:
                 self.admit(*size, request.deadline, now)
-            except Overloaded as refusal:
-                self.log.append(("rejected", now, refusal.reason))
+            except (Overloaded, RequestTooLarge) as refusal:
+                self.log.append(("rejected", now, refusal.reason if isinstance(refusal, Overloaded) else refusal.code))
                 return
         self.log.append(("admitted", now, self._sequence + 1))
 
     def _too_many_parts(self, rows: int) -> bool:
-        # A request that alone has more parts than may wait gets in when nothing else does, as one with many bytes.
-        parts = -(-rows // self.policy.max_batch_rows)
-        return self._queue.requests > 0 and self._queue.requests + parts > self.policy.max_queue_requests
+        policy = self.policy
+        parts = -(-rows // policy.max_batch_rows)
+        if parts > policy.max_queue_requests:
+            raise RequestTooLarge(
+                f"a request of {rows} rows is too large: at most {policy.max_queue_requests * policy.max_batch_rows} "
+                f"rows can wait, in {policy.max_queue_requests} batches of {policy.max_batch_rows}"
+            )
+        return self._queue.requests + parts > policy.max_queue_requests
 
     def _waiting_apart(self) -> list[InferRequest]:
         return [request for requests in self._apart for request in requests if request.state == RUNNING]
@@ -315,7 +327,9 @@ class Scheduler:
         most = self.policy.max_batch_rows
         self._row_s = self.latency.high(most) / most
 
-    def _must_probe(self, now: float) -> bool:
+    def _must_probe(self, rows: int, now: float) -> bool:
+        if rows > self.policy.max_batch_rows:
+            return False
         return bool(self._idle) and not self._queue.requests and now - self._last_end >= PROBE_S
 
     def _overloaded(self, message: str, reason: str, now: float) -> Overloaded:
@@ -374,3 +388,4 @@ class Scheduler:
                 self._queue.remove(piece)
             piece.state = DONE
         request.state = DONE
+        request.parts = None  # they refer to it: do not leave them to the garbage collector

@@ -56,6 +56,7 @@ class App:
         self.draining = False
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self.connections: set[HttpConnection] = set()
+        self.receiving_bytes = 0
         self.refused = 0
         self._log = log
         self._in_pass = False
@@ -152,6 +153,8 @@ class App:
 
     def fail(self, request: HttpRequest, error: PacelineError) -> None:
         """Answer with an error."""
+        if request.on_error is not None:
+            request.on_error(request, error)
         if isinstance(error, InternalError):
             sys.stderr.write(f"paceline: internal error: {error}\n")
         status, body, extra = describe(error, request.id, self.debug)

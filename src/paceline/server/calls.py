@@ -1,30 +1,45 @@
 """One inference on behalf of one HTTP request: what every protocol does between decoding and encoding.
 
 decode -> Inference(...).start(inputs) -> model -> encode -> HTTP response
+
+Rules:
+- Every error that is answered goes through `App.fail`, which tells `HttpRequest.on_error`: it is counted there, once.
+- No request leaves a reference cycle behind, for the collector runs seldom: what refers back is let go when it is done.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from paceline.core.errors import Cancelled, ModelFailed, Overloaded, PacelineError
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Tensors
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
-from paceline.server.http1 import JSON, HttpRequest
+from paceline.server.http1 import HttpRequest
 
 Body = bytes | list[bytes | memoryview]
 Encoded = tuple[Body, bytes, bytes]
 """Body, content type, further header lines."""
 
-Outcome = InferRequest | PacelineError | None
-"""A finished request, or the error that its item got."""
-
 Encode = Callable[[InferRequest], Encoded]
+T = TypeVar("T")
+
+
+class PerModel(dict[ServedModel, T]):
+    """What a protocol makes once for each model, such as its decoders."""
+
+    def __init__(self, make: Callable[[ServedModel], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, model: ServedModel) -> T:
+        made = self[model] = self._make(model)
+        return made
 
 
 class Inference:
@@ -40,9 +55,11 @@ class Inference:
         Overloaded: the request would not be answered in time.
     """
 
-    _rescue: Callable[[], None] | None = None
+    _rescue: Callable[[Inference, InferRequest], None] | None = None
     _encode: Encode
     _infer: InferRequest | None = None
+    # A single row is admitted before it is decoded.
+    _admitted_rows = 1
     nonfinite_ok = False
 
     def __init__(self, app: App, http: HttpRequest, model: ServedModel, protocol: str) -> None:
@@ -50,83 +67,109 @@ class Inference:
         self._http = http
         self.model = model
         self.protocol = protocol
-        self.deadline = app.deadline(http)
-        try:
-            model.admit(self.deadline, len(http.body))
-        except Overloaded as error:
-            self._count(error)
-            raise
+        http.on_error = partial(_count, model, protocol)
+        self._deadline = app.deadline(http)
+        model.admit(self._deadline, len(http.body))
 
-    def start(self, inputs: Tensors, encode: Encode, rescue: Callable[[], None] | None = None) -> None:
+    def expire_after(self, timeout_s: float, *, at_most: bool) -> None:
+        """Set the deadline that the body asks for.
+
+        Args:
+            at_most: keep the present one if it is earlier.
+        """
+        deadline = self._http.received + timeout_s
+        self._deadline = min(deadline, self._deadline) if at_most else deadline
+        self._admitted_rows = 0
+
+    def start(
+        self, inputs: Tensors, encode: Encode, rescue: Callable[[Inference, InferRequest], None] | None = None
+    ) -> None:
         """Queue the request; `encode` turns the finished request into the response.
 
         Args:
             rescue: called in place of answering with an error when the model failed.
+
+        Raises:
+            Overloaded: it was not queued.
         """
         self._encode = encode
         if rescue is not None:
             self._rescue = rescue
         http = self._http
-        request = self._infer = self.model.request(inputs, self.deadline, self._done, len(http.body))
+        request = self._infer = self.model.request(inputs, self._deadline, self._done, len(http.body))
         request.nonfinite_ok = self.nonfinite_ok
         try:
-            # A single row was admitted before it was decoded.
-            self.model.submit(request, admitted=request.rows == 1)
-        except Overloaded as error:
-            self._count(error)
+            self.model.submit(request, admitted=request.rows == self._admitted_rows)
+        except Overloaded:
+            self._infer = None
             raise
         http.on_disconnect = self._gone
 
-    def start_each(self, items: list[Tensors | PacelineError], encode: Callable[[list[Outcome]], Encoded]) -> None:
-        """Queue one request per item, each failing alone; `encode` gets the outcomes in the items' order."""
-        http, model = self._http, self.model
-        outcomes: list[Outcome] = [item if isinstance(item, PacelineError) else None for item in items]
-        waiting = sum(outcome is None for outcome in outcomes)
-        requests: list[InferRequest] = []
-
-        def done(request: InferRequest, index: int) -> None:
-            nonlocal waiting
-            outcomes[index] = request.error or request
-            waiting -= 1
-            if waiting == 0:
-                self._reply(encode, outcomes)
+    def answer_with(self, work: Callable[[], Coroutine[Any, Any, Encoded | PacelineError]]) -> None:
+        """Answer with what a coroutine returns; it is cancelled when the client leaves."""
+        task = asyncio.get_running_loop().create_task(self._finish(work))
 
         def gone() -> None:
-            for request in requests:
-                model.cancel(request)
-            self._count(Cancelled("the client closed the connection"))
+            task.cancel()
+            self._gone()
 
-        http.on_disconnect = gone
-        size_bytes = len(http.body) // max(1, len(items))
-        for index, item in enumerate(items):
-            if isinstance(item, PacelineError):
-                continue
-            request = model.request(item, self.deadline, partial(done, index=index), size_bytes)
-            requests.append(request)
-            try:
-                model.submit(request)
-            except Overloaded as error:
-                request.error = error
-                done(request, index)
-        if not requests:
-            self._reply(encode, outcomes)
+        self._http.on_disconnect = gone
+
+    async def run(self, inputs: Tensors, size_bytes: int) -> InferRequest:
+        """Run one of the requests that this call consists of, and wait until it has ended."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def on_done(_: InferRequest) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        request = self.model.request(inputs, self._deadline, on_done, size_bytes)
+        request.nonfinite_ok = self.nonfinite_ok
+        try:
+            self.model.submit(request)
+            await done
+        except Overloaded as error:
+            request.error = error
+        except asyncio.CancelledError:
+            self.model.cancel(request)
+            raise
+        if request.error is not None:
+            _forget_frames(request.error)
+        return request
+
+    async def _finish(self, work: Callable[[], Coroutine[Any, Any, Encoded | PacelineError]]) -> None:
+        http = self._http
+        try:
+            result = await work()
+        except Exception:
+            http.on_disconnect = None
+            self._app.crash(http)
+            return
+        if isinstance(result, PacelineError):
+            http.on_disconnect = None
+            self._app.fail(http, result)
+        else:
+            self._reply(_unchanged, result)
 
     def _gone(self) -> None:
+        http = self._http
+        http.on_disconnect = None
         request, self._infer = self._infer, None
         if request is not None:
             self.model.cancel(request)
-        self._count(Cancelled("the client closed the connection"))
+        _count(self.model, self.protocol, http, Cancelled("the client closed the connection"))
 
     def _done(self, request: InferRequest) -> None:
-        self._infer = None  # the two refer to one another: do not leave them to the garbage collector
+        self._infer = None  # the two refer to one another
         error = request.error
         if error is None:
             self._reply(self._encode, request)
-        elif self._rescue is not None and isinstance(error, ModelFailed):
-            self._rescue()
+            return
+        self._http.on_disconnect = None
+        _forget_frames(error)
+        if self._rescue is not None and isinstance(error, ModelFailed):
+            self._rescue(self, request)
         else:
-            self._http.on_disconnect = None
-            self._count(error)
             self._app.fail(self._http, error)
 
     def _reply(self, encode: Callable[[Any], Encoded], result: Any) -> None:
@@ -135,14 +178,9 @@ class Inference:
         try:
             body, content_type, extra = encode(result)
             if isinstance(result, InferRequest) and result.batch_rows:
-                extra += b"server-timing: queue;dur=%.3f, infer;dur=%.3f\r\nx-batch-size: %d\r\n" % (
-                    result.queue_s * 1e3,
-                    result.service_s * 1e3,
-                    result.batch_rows,
-                )
+                extra += timing(result)
             self._app.reply(http, 200, body, content_type, extra)
         except PacelineError as error:
-            self._count(error)
             self._app.fail(http, error)
         except Exception:
             # Nothing above the event loop would answer, and the rest of the batch must not suffer.
@@ -152,13 +190,30 @@ class Inference:
             telemetry.requests[self.protocol, "ok"] += 1
             telemetry.latency_s.observe(time.monotonic() - http.received)
 
-    def _count(self, error: PacelineError) -> None:
-        telemetry = self.model.telemetry
-        code = error.code
-        if isinstance(error, Overloaded):
-            telemetry.rejected[error.reason] += 1
-        telemetry.requests[self.protocol, code] += 1
-        telemetry.failed_s += time.monotonic() - self._http.received
+
+def timing(request: InferRequest) -> bytes:
+    """Header lines that tell what happened to a request."""
+    return b"server-timing: queue;dur=%.3f, infer;dur=%.3f\r\nx-batch-size: %d\r\n" % (
+        request.queue_s * 1e3,
+        request.service_s * 1e3,
+        request.batch_rows,
+    )
 
 
-__all__ = ["JSON", "Body", "Encode", "Encoded", "Inference", "Outcome"]
+def _unchanged(encoded: Encoded) -> Encoded:
+    return encoded
+
+
+def _count(model: ServedModel, protocol: str, http: HttpRequest, error: PacelineError) -> None:
+    telemetry = model.telemetry
+    if isinstance(error, Overloaded):
+        telemetry.rejected[error.reason] += 1
+    telemetry.requests[protocol, error.code] += 1
+    telemetry.failed_s += time.monotonic() - http.received
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """A request keeps its error; the error's frames would keep the request."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -17,9 +17,8 @@ import socket
 import time
 from typing import Final, cast
 
-import httptools
-
-from paceline.server.http_reader import CONTINUE, HEAD, MAX_PIPELINED, READ_BYTES, RequestReader
+from paceline.server.http_parser import HEAD, MAX_PIPELINED
+from paceline.server.http_reader import CONTINUE, READ_BYTES, RequestReader
 from paceline.server.http_request import JSON, Answer, Body, HttpRequest, Limits
 from paceline.server.status import REASONS, Rejection
 
@@ -40,7 +39,7 @@ class HttpConnection(RequestReader):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection and start its first deadline."""
         self._transport = cast(asyncio.Transport, transport)
-        self._parser = httptools.HttpRequestParser(self)
+        self._replace_parser()
         self._home.connections.add(self)
         self.expires = time.monotonic() + self._limits.header_timeout_s
 
@@ -50,6 +49,7 @@ class HttpConnection(RequestReader):
         self._transport = None
         self._parser = self._known = None  # they and the connection refer to one another
         self._direct = self._body = None
+        self._release(self._reserved)
         self._last = True
         self._pending.clear()
         request, self._request = self._request, None
@@ -141,6 +141,8 @@ class HttpConnection(RequestReader):
         if transport is None or request is not self._request:
             return  # the client left
         self._request = None
+        if self._reserved:
+            self._release(request.reserved)
         keep_alive = request.keep_alive and not (
             (self._home.draining or self._eof) and not self._pending  # what came whole is answered
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from paceline.core.errors import PacelineError
 from paceline.server.status import Rejection
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Limits:
     """Bounds on what one connection may send, and on how long it may take."""
 
     body_bytes: int = 64 << 20
+    receiving_bytes: int = 1 << 30
     url_bytes: int = 8 << 10
     head_bytes: int = 32 << 10
     headers: int = 100
@@ -57,12 +59,17 @@ class Connection(Protocol):
 
 
 class Home(Protocol):
-    """What a connection needs of its server."""
+    """What a connection needs of its server.
+
+    Attributes:
+        receiving_bytes: of large bodies, from their announcement to the answer, over all connections.
+    """
 
     limits: Limits
     draining: bool
     read_buffer: memoryview
     connections: set[HttpConnection]
+    receiving_bytes: int
 
     def handle(self, request: HttpRequest) -> None:
         """Answer the request, now or later, through `request.respond`."""
@@ -78,7 +85,9 @@ class HttpRequest:
         path: the target before `?`, still percent-encoded.
         headers: not to be changed; lower-case names; repeated ones are joined with a comma.
         received: monotonic seconds when the last byte had arrived.
+        reserved: bytes of its body that count among those being received.
         on_disconnect: called when the client leaves before the answer.
+        on_error: called when the answer is an error; it must not refer to the request.
     """
 
     # Defaults stand on the class: storing six of them in every request would cost half a microsecond.
@@ -87,8 +96,10 @@ class HttpRequest:
     received = 0.0
     status = 0
     answered = False
+    reserved = 0
     is_http_1_0 = False
     on_disconnect: Callable[[], None] | None = None
+    on_error: Callable[[HttpRequest, PacelineError], None] | None = None
 
     def __init__(
         self,

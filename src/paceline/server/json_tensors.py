@@ -10,10 +10,9 @@ Rules:
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NoReturn
 
@@ -27,6 +26,12 @@ from paceline.core.tensors import Array, DataType, TensorSpec
 Bytes = bytes | bytearray | memoryview
 _AT = re.compile(r" - at `\$?(.*)`$")
 _OFFSET = re.compile(r"\(byte (\d+)\)")
+_TOKENS = {
+    "string": (b'"NaN"', b'"Infinity"', b'"-Infinity"'),
+    "bare": (b"NaN", b"Infinity", b"-Infinity"),
+}
+# ONNX Runtime's integers are C's long long, which orjson does not know.
+_LONG_LONG = {"q": np.dtype(np.int64), "Q": np.dtype(np.uint64)}
 
 
 def element_type(datatype: DataType) -> type:
@@ -50,6 +55,21 @@ def nested(element: Any, rank: int) -> Any:
 def decoder(element: Any, rank: int) -> msgspec.json.Decoder[Any]:
     """A decoder of nested lists of that rank."""
     return msgspec.json.Decoder(nested(element, rank))
+
+
+def object_type(name: str, fields: Sequence[tuple[str, Any]], **options: Any) -> Any:
+    """A type for objects with these keys, decoded to their values in this order.
+
+    Args:
+        options: for msgspec, such as `forbid_unknown_fields`.
+    """
+    names = [f"field_{index}" for index in range(len(fields))]
+    return msgspec.defstruct(
+        name,
+        [(each, kind) for each, (_, kind) in zip(names, fields, strict=True)],
+        rename=dict(zip(names, (key for key, _ in fields), strict=True)),
+        **options,
+    )
 
 
 def decode(body: Bytes, kind: msgspec.json.Decoder[Any], where: str = "") -> Any:
@@ -123,15 +143,33 @@ def to_array(value: Any, spec: TensorSpec, shape_rank: int, where: str) -> Array
 
 
 def to_json(array: Array, nonfinite: str = "error") -> Any:
-    """What `dumps` can write: the array itself where orjson reads it, lists where not."""
+    """What `dumps` can write: the array itself where orjson reads it.
+
+    Args:
+        nonfinite: `string` and `bare` write NaN and infinity as such, anything else as null.
+    """
     kind = array.dtype.kind
     if kind == "O":
         return _text(array.tolist())
-    if kind == "f" and nonfinite == "string" and not np.isfinite(array).all():
-        return _with_strings(array.tolist())
+    if kind == "f" and nonfinite in _TOKENS and not np.isfinite(array).all():
+        return _with_tokens(array, _TOKENS[nonfinite])
+    if array.dtype.char in _LONG_LONG:
+        array = array.view(_LONG_LONG[array.dtype.char])
     if not array.flags.c_contiguous:
         return np.ascontiguousarray(array)
     return array
+
+
+def elements(array: Array, nonfinite: str = "error") -> list[Any]:
+    """What `dumps` can write for each element along axis 0."""
+    if array.dtype.kind == "O":
+        texts: list[Any] = _text(array.tolist())
+        return texts
+    if array.ndim > 1:
+        return [to_json(row, nonfinite) for row in array]
+    # By way of text: a Python float would lose the digits of its type, and arrays without axes are slow.
+    text = dumps(to_json(array, nonfinite))
+    return [orjson.Fragment(each) for each in text[1:-1].split(b",")] if array.size else []
 
 
 def dumps(value: Any) -> bytes:
@@ -139,16 +177,12 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY, default=_unsupported)
 
 
-def dumps_bare(value: Any) -> bytes:
-    """JSON with the tokens NaN, Infinity and -Infinity, which the standard lacks."""
-    return json.dumps(value, default=_unsupported, separators=(",", ":")).encode()
-
-
 def _unsupported(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        # Without axes: a scalar keeps the digits of its type, which a Python float would not. Integers become
-        # Python's, for ONNX Runtime's are numpy.longlong, which orjson does not know.
+        # Without axes: a scalar keeps the digits of its type, which a Python float would not.
         return value[()] if not value.ndim and value.dtype.kind == "f" else _text(value.tolist())
+    if isinstance(value, np.generic):
+        return value.item()
     raise TypeError(type(value).__name__)
 
 
@@ -158,12 +192,16 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _with_strings(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_with_strings(item) for item in value]
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def _with_tokens(array: Array, tokens: tuple[bytes, bytes, bytes]) -> orjson.Fragment:
+    """JSON of an array with tokens for NaN, infinity and its negative where orjson writes null."""
+    nan, positive, negative = tokens
+    bad = iter(array[~np.isfinite(array)].tolist())
+
+    def token(_: re.Match[bytes]) -> bytes:
+        value = next(bad)
+        return nan if value != value else positive if value > 0 else negative
+
+    return orjson.Fragment(re.sub(b"null", token, dumps(np.ascontiguousarray(array) if array.ndim else array)))
 
 
 def _mismatch(where: str, message: str) -> SignatureMismatch:
@@ -186,6 +224,3 @@ def _first_odd(value: Any, where: str) -> tuple[str, str] | None:
         if (found := _first_odd(item, f"{where}[{index}]")) is not None:
             return found
     return None
-
-
-Dump = Callable[[Any], bytes]

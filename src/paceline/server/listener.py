@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 import time
 from pathlib import Path
@@ -16,7 +17,23 @@ from paceline.server.http1 import HttpConnection
 _BACKLOG = 2048
 _SWEEP_S = 1.0
 _DRAIN_POLL_S = 0.01
+# Files that are no connection: the model, its libraries, the event loop, the connection that is told to leave.
+_OTHER_FILES = 100
 _TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+def allow_connections(wanted: int) -> int:
+    """Raise the limit of open files as far as `wanted` connections need; how many it lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (OSError, ValueError):
+        allowed = soft  # macOS says "unlimited" and yet has a limit
+    return min(wanted, max(1, allowed - _OTHER_FILES))
 
 
 class Listener:

@@ -77,8 +77,8 @@ def _counters(served: list[Entry]) -> Iterator[str]:
         yield f"paceline_rows_total{{{labels}}} {model.telemetry.rows}"
     gauges: tuple[tuple[str, str, Callable[[ServedModel], float]], ...] = (
         ("paceline_instances", "Loaded copies of the model.", lambda m: m.scheduler.policy.instances),
-        ("paceline_queued_requests", "Requests that wait.", lambda m: m.scheduler.queued_requests),
-        ("paceline_queued_rows", "Rows that wait.", lambda m: m.scheduler.queued_rows),
+        ("paceline_queued_requests", "Requests that wait.", lambda m: m.queued_requests),
+        ("paceline_queued_rows", "Rows that wait.", lambda m: m.queued_rows),
         ("paceline_running_batches", "Batches that run now.", lambda m: m.scheduler.running_batches),
         (
             "paceline_latency_model_residual",

@@ -48,15 +48,14 @@ _ERRORS: Final = {
 Routed = Callable[[str, str], bool]
 
 
-def document(engine: Engine, nonfinite: str, routed: Routed) -> dict[str, Any]:
+def document(engine: Engine, routed: Routed) -> dict[str, Any]:
     """The whole document.
 
     Args:
-        nonfinite: the setting; it decides whether numbers can be null or text.
         routed: does the server answer this method and path?
     """
     entries = [engine.entry(name) for name in engine.names()]
-    models = [_ModelPages(entry, nonfinite, is_default=not index) for index, entry in enumerate(entries)]
+    models = [_ModelPages(entry, is_default=not index) for index, entry in enumerate(entries)]
     paths: dict[str, dict[str, Any]] = {}
     for page in models:
         for path, method, operation in page.operations():
@@ -82,16 +81,18 @@ def document(engine: Engine, nonfinite: str, routed: Routed) -> dict[str, Any]:
 class _ModelPages:
     """The operations of one model."""
 
-    def __init__(self, entry: Entry, nonfinite: str, is_default: bool) -> None:
+    def __init__(self, entry: Entry, is_default: bool) -> None:
         self._entry = entry
-        self._nonfinite = nonfinite
         # Routes without a name mean the default model.
         self._plain = "" if is_default else f"/models/{quote(entry.name, safe='')}"
         self._name = quote(entry.name, safe="")
         self._key = re.sub(r"[^A-Za-z0-9._-]", "_", entry.name)
         served = entry.served
         self._bodies: ExampleBodies | None = None
+        # It decides whether numbers can be null or text.
+        self._nonfinite = "error"
         if served is not None:
+            self._nonfinite = served.nonfinite
             self._bodies = ExampleBodies(entry.signature, served.prepared.example)
 
     def schemas(self) -> dict[str, Schema]:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
+
+import orjson
 
 from paceline.config.machine import Cores
 from paceline.config.settings import ServeSettings
@@ -34,6 +37,13 @@ Line = tuple[str, str, str]
 def show_live(name: str, address: str, settings: ServeSettings) -> None:
     """Say that the port is open."""
     _print(f"paceline: live on http://{address} (host: {settings.origin('host')}), warming up '{name}'")
+
+
+def show_fewer_connections(connections: int, settings: ServeSettings) -> None:
+    """Say that the operating system allows fewer connections than are configured."""
+    wanted = f"max_connections is {settings.max_connections} ({settings.origin('max_connections')})"
+    _print(f"paceline: at most {connections} connections: the limit of open files allows no more; {wanted}")
+    _print("hint: raise the hard limit (ulimit -Hn), or lower max_connections")
 
 
 def show_failed(name: str, error: PacelineError) -> None:
@@ -61,6 +71,40 @@ def show_ready(
         curl(url, ExampleBodies(prepared.signature, prepared.example).predict()),
     ]
     _print("\n" + "\n\n".join(_indented(block) for block in blocks if block) + "\n")
+
+
+def write_ready(
+    entry: Entry, prepared: Prepared, cores: Cores, address: str, seconds: float, settings: ServeSettings
+) -> None:
+    """Write what the panel shows to stdout, as one JSON document on one line."""
+    batching, _, why = prepared.reasons.get("batching", "on").partition(": ")
+    document = {
+        "url": _url(address),
+        "model": entry.name,
+        "version": entry.version,
+        "platform": entry.platform,
+        "inputs": [_described(spec) for spec in prepared.signature.inputs],
+        "outputs": [_described(spec) for spec in prepared.signature.outputs],
+        "settings": {
+            "batching": _chosen(batching, why),
+            "max_batch_size": _chosen(prepared.max_batch_rows, prepared.reasons["max_batch_size"]),
+            "instances": _chosen(len(prepared.instances), prepared.reasons["instances"]),
+            "threads": _chosen(prepared.threads, prepared.reasons["threads"]),
+            "cores": _chosen(cores.whole, cores.why),
+            "timeout_ms": _chosen(settings.timeout_ms, settings.origin("timeout_ms")),
+        },
+        "ready_s": round(seconds, 3),
+    }
+    with suppress(OSError):  # whoever started the server may have gone; its clients have not
+        os.write(1, orjson.dumps(document) + b"\n")
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype.label, "shape": list(spec.shape)}
+
+
+def _chosen(value: int | str, reason: str) -> dict[str, Any]:
+    return {"value": value, "reason": reason}
 
 
 def curl(url: str, example: bytes | None) -> str:

@@ -30,13 +30,11 @@ class Route:
 
     Attributes:
         method: upper case, or `ANY_METHOD`.
-        protocol: label in metrics and logs.
     """
 
     method: str
     pattern: re.Pattern[str]
     handler: Callable[..., None]
-    protocol: str = "operations"
 
 
 class Unrouted(Exception):

@@ -24,7 +24,7 @@ from typing import NoReturn, TypeVar
 
 from paceline.config.machine import usable_cores
 from paceline.config.settings import ServeSettings
-from paceline.core.errors import PacelineError
+from paceline.core.errors import ConfigError, PacelineError
 from paceline.core.tensors import Tensors
 from paceline.engine.engine import Engine, Entry, Phase
 from paceline.engine.examples import from_file
@@ -33,8 +33,8 @@ from paceline.engine.warmup import Prepared, Wishes, prepare
 from paceline.runtimes.base import LoadedModel, load
 from paceline.server.app import App
 from paceline.server.http_request import Limits
-from paceline.server.listener import Listener
-from paceline.server.panel import show_failed, show_live, show_ready
+from paceline.server.listener import Listener, allow_connections
+from paceline.server.panel import show_failed, show_fewer_connections, show_live, show_ready, write_ready
 from paceline.server.protocols import all_routes
 
 # Requests leave no cycles behind: collecting a hundred times less often than by default costs no memory.
@@ -46,8 +46,11 @@ _MOST_NAME = 128
 _T = TypeVar("_T")
 
 
-def serve(model_path: Path, settings: ServeSettings) -> int:
+def serve(model_path: Path, settings: ServeSettings, *, as_json: bool = False) -> int:
     """Serve a model until a signal says stop; the process's exit code.
+
+    Args:
+        as_json: once it is ready, write what the panel shows to stdout as one JSON document.
 
     Raises:
         ModelLoadError, RuntimeUnavailable, AddressUnavailable, ConfigError: it could not start.
@@ -58,14 +61,16 @@ def serve(model_path: Path, settings: ServeSettings) -> int:
     # A number past its type is refused where it is read: numpy need not warn about it on stderr as well.
     np.seterr(over="ignore")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Server(model_path, settings).run())
+        return runner.run(_Server(model_path, settings, as_json).run())
 
 
 class _Server:
-    def __init__(self, model_path: Path, settings: ServeSettings) -> None:
+    def __init__(self, model_path: Path, settings: ServeSettings, as_json: bool) -> None:
         self._path = model_path
+        self._as_json = as_json
         name = settings.name or _name_of(model_path)
         self._name = name
+        settings.check_models([name])
         self._settings = settings.for_model(name)
         self._engine = Engine()
         self._app = App(
@@ -83,13 +88,16 @@ class _Server:
         started = time.monotonic()
         self._watch_signals()
         loaded = await self._until_stopped(asyncio.to_thread(load, self._path))
-        given = self._examples(loaded)
+        given = await self._until_stopped(asyncio.to_thread(self._examples, loaded))
         entry = Entry(self._name, "1", loaded.platform, loaded.signature)
         self._engine.add(entry)
         self._app.mount(all_routes(self._app, self._settings))
-        listener = Listener(self._app, self._settings.max_connections)
+        connections = allow_connections(self._settings.max_connections)
+        listener = Listener(self._app, connections)
         address = await listener.open(self._settings.host, self._settings.port)
         show_live(self._name, address, self._settings)
+        if connections < self._settings.max_connections:
+            show_fewer_connections(connections, self._settings)
         try:
             await self._warm_up(entry, loaded, given, address, started)
             await self._stop.wait()
@@ -99,7 +107,10 @@ class _Server:
 
     def _examples(self, loaded: LoadedModel) -> Tensors | None:
         path = self._settings.examples
-        return None if path is None else from_file(path, loaded.signature)
+        try:
+            return None if path is None else from_file(path, loaded.signature)
+        except ConfigError as error:
+            raise _plainer(error, path) from error
 
     async def _warm_up(
         self, entry: Entry, loaded: LoadedModel, given: Tensors | None, address: str, started: float
@@ -114,7 +125,10 @@ class _Server:
             show_failed(self._name, error)
             return
         self._open(entry, prepared)
-        show_ready(entry, prepared, cores, address, time.monotonic() - started, settings)
+        ready_s = time.monotonic() - started
+        if self._as_json:
+            write_ready(entry, prepared, cores, address, ready_s, settings)
+        show_ready(entry, prepared, cores, address, ready_s, settings)
 
     def _open(self, entry: Entry, prepared: Prepared) -> None:
         settings = self._settings
@@ -177,9 +191,20 @@ def _name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:_MOST_NAME] or "model"
 
 
+def _plainer(error: ConfigError, path: Path | None) -> ConfigError:
+    """The error about a file of examples in the operator's terms: no number of the system, no file for a model."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        why = (cause.strerror or "cannot be read").lower()
+    else:
+        why = str(cause).replace(f" for model '{path.name}'", "") if path is not None else str(cause)
+    return ConfigError(f"examples: {path}: {why}", hint=error.hint)
+
+
 def _limits(settings: ServeSettings) -> Limits:
     return Limits(
         body_bytes=settings.max_body_mb << 20,
+        receiving_bytes=settings.max_receiving_mb << 20,
         url_bytes=settings.max_url_kb << 10,
         head_bytes=settings.max_headers_kb << 10,
         headers=settings.max_headers,

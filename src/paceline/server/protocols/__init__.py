@@ -11,9 +11,9 @@ from paceline.server.routes import Route
 def all_routes(app: App, settings: ServeSettings) -> list[Route]:
     """The routes of every protocol."""
     return [
-        *plain.routes(app, settings.nonfinite),
+        *plain.routes(app),
         *oip.routes(app, settings),
         *operations.routes(app),
-        *openapi.routes(app, settings.nonfinite),
+        *openapi.routes(app),
         *tfs.routes(app, settings),
     ]

@@ -25,7 +25,7 @@ from paceline.config.settings import ServeSettings
 from paceline.engine.engine import Entry, Phase
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
-from paceline.server.calls import Inference
+from paceline.server.calls import Inference, PerModel
 from paceline.server.content import require_json
 from paceline.server.http1 import HttpRequest
 from paceline.server.json_tensors import dumps
@@ -47,7 +47,7 @@ def routes(app: App, settings: ServeSettings) -> list[Route]:
     oip = _Oip(app, settings)
 
     def route(method: str, path: str, handler: Callable[..., None]) -> Route:
-        return Route(method, re.compile(path), handler, "oip")
+        return Route(method, re.compile(path), handler)
 
     return [
         route("POST", _MODEL + "/infer", oip.infer),
@@ -68,17 +68,16 @@ class _Oip:
     def __init__(self, app: App, settings: ServeSettings) -> None:
         self._app = app
         self._settings = settings
-        self._codecs: dict[ServedModel, Codec] = {}
+        self._codecs = PerModel(_codec)
 
     def infer(self, http: HttpRequest, model: str, version: str | None = None) -> None:
         """POST .../infer."""
         _require_readable(http)
         call = Inference(self._app, http, self._app.engine.model(model, version), "oip")
-        codec = self._codec(call.model)
+        codec = self._codecs[call.model]
         asked = codec.read(http.body, http.headers.get(HEADER))
         if asked.timeout_s:
-            deadline = http.received + asked.timeout_s
-            call.deadline = min(deadline, call.deadline) if _TIMEOUT_HEADER in http.headers else deadline
+            call.expire_after(asked.timeout_s, at_most=_TIMEOUT_HEADER in http.headers)
         call.start(asked.inputs, partial(codec.write, asked))
 
     def server(self, http: HttpRequest) -> None:
@@ -131,12 +130,9 @@ class _Oip:
         """The version asked for, once its warm-up has settled what it is like."""
         return self._app.engine.entry(name, version), self._app.engine.model(name, version)
 
-    def _codec(self, model: ServedModel) -> Codec:
-        codec = self._codecs.get(model)
-        if codec is None:
-            nonfinite = self._settings.for_model(model.name).nonfinite
-            codec = self._codecs[model] = Codec(model.name, model.version, model.signature, nonfinite)
-        return codec
+
+def _codec(model: ServedModel) -> Codec:
+    return Codec(model.name, model.version, model.signature, model.nonfinite)
 
 
 def _require_readable(http: HttpRequest) -> None:

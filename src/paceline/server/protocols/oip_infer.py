@@ -22,7 +22,8 @@ import numpy as np
 from paceline.core.errors import Detail, InvalidRequest, SignatureMismatch
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
-from paceline.server.calls import JSON, Encoded
+from paceline.server.calls import Encoded
+from paceline.server.http1 import JSON
 from paceline.server.json_tensors import (
     Bytes,
     decode,

@@ -24,23 +24,22 @@ _INLINE: Final = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 _FRESH: Final = b"cache-control: no-cache\r\nx-content-type-options: nosniff\r\n"
 
 
-def routes(app: App, nonfinite: str = "error") -> list[Route]:
+def routes(app: App) -> list[Route]:
     """The routes of this protocol."""
-    pages = _Pages(app, nonfinite)
+    pages = _Pages(app)
     return [
-        Route("GET", re.compile(r"/openapi\.json"), pages.openapi, "openapi"),
-        Route("GET", re.compile("/docs"), pages.docs, "openapi"),
+        Route("GET", re.compile(r"/openapi\.json"), pages.openapi),
+        Route("GET", re.compile("/docs"), pages.docs),
     ]
 
 
 class _Pages:
-    def __init__(self, app: App, nonfinite: str) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._nonfinite = nonfinite
 
     def openapi(self, http: HttpRequest) -> None:
         app = self._app
-        app.reply(http, 200, dumps(document(app.engine, self._nonfinite, app.routed)), JSON, _FRESH)
+        app.reply(http, 200, dumps(document(app.engine, app.routed)), JSON, _FRESH)
 
     def docs(self, http: HttpRequest) -> None:
         page, policy = docs_page()

@@ -15,26 +15,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
 import numpy as np
-import orjson
 
 from paceline.core.errors import InvalidRequest, PacelineError, SignatureMismatch
 from paceline.core.requests import InferRequest
-from paceline.core.tensors import Array, Signature, Tensors, TensorSpec
+from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, bf16_to_float32
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
-from paceline.server.calls import JSON, Encoded, Inference, Outcome
+from paceline.server.calls import Encoded, Inference, PerModel
 from paceline.server.content import require_json
 from paceline.server.example_bodies import ExampleBodies
-from paceline.server.http1 import HttpRequest
-from paceline.server.json_tensors import decode, dumps, element_type, nested, to_array, to_json
+from paceline.server.http1 import JSON, HttpRequest
+from paceline.server.json_tensors import decode, dumps, element_type, elements, nested, object_type, to_array, to_json
+from paceline.server.protocols.plain_items import Items
 from paceline.server.routes import Route
-from paceline.server.status import describe
 
+_OBJECT: Final = re.compile(rb"[ \t\r\n]*\{")
 _RAW_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _MODEL: Final = r"(?:/models/(?P<model>[^/]+))?"
 _EXAMPLES: Final[dict[str, Callable[[ExampleBodies], bytes | None]]] = {
@@ -45,13 +46,13 @@ _EXAMPLES: Final[dict[str, Callable[[ExampleBodies], bytes | None]]] = {
 }
 
 
-def routes(app: App, nonfinite: str = "error") -> list[Route]:
+def routes(app: App) -> list[Route]:
     """The routes of this protocol."""
-    plain = _Plain(app, nonfinite)
+    plain = _Plain(app)
     return [
-        Route("POST", re.compile(_MODEL + "/predict"), plain.predict, "plain"),
-        Route("POST", re.compile(_MODEL + "/batch-predict"), plain.batch_predict, "plain"),
-        Route("GET", re.compile(_MODEL + "/example"), plain.example, "plain"),
+        Route("POST", re.compile(_MODEL + "/predict"), plain.predict),
+        Route("POST", re.compile(_MODEL + "/batch-predict"), plain.batch_predict),
+        Route("GET", re.compile(_MODEL + "/example"), plain.example),
     ]
 
 
@@ -70,20 +71,25 @@ class Codec:
         # The shape of an item that needs no further check.
         self._item_shape = signature.inputs[0].shape[1:] if signature.batched else None
         fields = [(spec.name, kind) for spec, kind in zip(signature.inputs, types, strict=True)]
-        named = _object_type(fields)
-        item: Any = types[0] if self._single else named
-        self._named: msgspec.json.Decoder[Any] = msgspec.json.Decoder(named)
+        self._object = object_type("Item", fields, forbid_unknown_fields=True)
+        item: Any = types[0] if self._single else self._object
+        item_or_object: Any = item | self._object
+        self._named: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._object)
         self._item: msgspec.json.Decoder[Any] = msgspec.json.Decoder(item)
         self._items: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[item])
-        self._one_bare = len(signature.outputs) == 1 and not signature.outputs[0].labels
+        self._items_or_objects: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[item_or_object])
+        (only,) = signature.outputs if len(signature.outputs) == 1 else (None,)
+        self._one_bare = only is not None and not only.labels and only.datatype is not DataType.BF16
 
     def one(self, body: Any) -> Tensors:
         """Arrays of shape [1, ...] (or unbatched) of one item."""
         signature = self.signature
         try:
             value = decode(body, self._item)
-        except SignatureMismatch as error:
-            value = self._from_object(body, error)
+        except SignatureMismatch:
+            if not self._single or _OBJECT.match(body) is None:
+                raise
+            value = decode(body, self._named).field_0
         arrays: Tensors
         if self._single:
             array = to_array(value, signature.inputs[0], self._ranks[0], "")
@@ -103,7 +109,7 @@ class Codec:
 
     def many(self, body: Any) -> Tensors:
         """Arrays of shape [rows, ...] of a list of items."""
-        items = decode(body, self._items)
+        items = self._decode_many(body)
         columns = (
             [items]
             if self._single
@@ -118,36 +124,36 @@ class Codec:
         self.signature.check(arrays, self._model)
         return arrays
 
-    def one_or_error(self, body: Any) -> Tensors | PacelineError:
-        """`one`, with the error as a value."""
+    def items(self, body: Any) -> list[msgspec.Raw]:
+        """The items of a list, not decoded."""
+        raws: list[msgspec.Raw] = decode(body, _RAW_ITEMS)
+        return raws
+
+    def are_items(self, body: Any) -> bool:
+        """True when the body is a list of items."""
         try:
-            return self.one(body)
-        except PacelineError as error:
-            return error
+            self.many(body)
+        except PacelineError:
+            return False
+        return True
 
     def single(self, request: InferRequest) -> Encoded:
         """The response for one item."""
-        return dumps(self.prediction(request.outputs or (), 0 if self.signature.batched else None)), JSON, b""
+        return dumps(self._prediction(request.outputs or (), 0 if self.signature.batched else None)), JSON, b""
 
     def predictions(self, request: InferRequest) -> Encoded:
         """The response for a batch in which every item was good."""
-        outputs = request.outputs or ()
+        return self.rows(request.outputs or (), slice(0, request.rows)), JSON, b""
+
+    def rows(self, outputs: Tensors, rows: slice) -> bytes:
+        """JSON of a list of the predictions of some rows; of an unbatched model, of the only one there is."""
+        if not self.signature.batched:
+            return dumps([self._prediction(outputs, None)])
         if self._one_bare:
-            return dumps(to_json(outputs[0], self._nonfinite)), JSON, b""
-        return dumps([self.prediction(outputs, row) for row in range(request.rows)]), JSON, b""
+            return dumps(to_json(outputs[0][rows], self._nonfinite))
+        return dumps([self._prediction(outputs, row) for row in range(rows.start, rows.stop)])
 
-    def outcomes(self, outcomes: list[Outcome], http: HttpRequest, debug: bool) -> Encoded:
-        """The response for items that ran apart."""
-        row = 0 if self.signature.batched else None
-        shown = [
-            orjson.Fragment(describe(outcome, http.id, debug)[1])
-            if isinstance(outcome, PacelineError)
-            else self.prediction((outcome and outcome.outputs) or (), row)
-            for outcome in outcomes
-        ]
-        return dumps(shown), JSON, b""
-
-    def prediction(self, outputs: Tensors, row: int | None) -> Any:
+    def _prediction(self, outputs: Tensors, row: int | None) -> Any:
         """What a client gets for one row; `row` is None for an unbatched model."""
         if self._one_bare:
             output = outputs[0]
@@ -161,49 +167,62 @@ class Codec:
             return values[0]
         return {spec.name: value for spec, value in zip(self.signature.outputs, values, strict=True)}
 
-    def _from_object(self, body: Any, error: SignatureMismatch) -> Any:
-        """The value in `{"NAME": value}`, which the item of a single input may be too."""
-        if not self._single or bytes(memoryview(body)[:1]) != b"{":
-            raise self._with_hint(error, body) from error
-        return decode(body, self._named).field_0
-
-    def _with_hint(self, error: SignatureMismatch, body: Any) -> SignatureMismatch:
+    def _decode_many(self, body: Any) -> list[Any]:
+        items: list[Any]
         try:
-            self.many(body)
-        except PacelineError:
-            return error
-        return SignatureMismatch(
-            f"{error.message} (this is a list of items: POST it to /batch-predict)", details=error.details
-        )
+            items = decode(body, self._items)
+        except SignatureMismatch:
+            if not self._single:
+                raise
+            try:
+                found = self._items_or_objects.decode(body)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                found = None
+            if found is None:
+                raise
+            items = [item.field_0 if type(item) is self._object else item for item in found]
+        return items
 
 
 class _Plain:
-    def __init__(self, app: App, nonfinite: str) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._nonfinite = nonfinite
-        self._codecs: dict[ServedModel, Codec] = {}
+        self._codecs = PerModel(_codec)
 
     def predict(self, http: HttpRequest, model: str | None = None) -> None:
         """POST /predict."""
         require_json(http)
         call = Inference(self._app, http, self._app.engine.model(model), "plain")
-        codec = self._codec(call.model)
-        call.start(codec.one(http.body), codec.single)
+        codec = self._codecs[call.model]
+        try:
+            inputs = codec.one(http.body)
+        except SignatureMismatch as error:
+            if codec.are_items(http.body):
+                text = f"{error.message} (this is a list of items: POST it to /batch-predict)"
+                raise SignatureMismatch(text, details=error.details) from error
+            raise
+        call.start(inputs, codec.single)
 
     def batch_predict(self, http: HttpRequest, model: str | None = None) -> None:
         """POST /batch-predict."""
         require_json(http)
         call = Inference(self._app, http, self._app.engine.model(model), "plain")
-        codec = self._codec(call.model)
+        codec = self._codecs[call.model]
         if codec.signature.batched:
             try:
                 inputs = codec.many(http.body)
             except SignatureMismatch:
                 pass  # some item is wrong: find out which
             else:
-                call.start(inputs, codec.predictions, rescue=lambda: self._each(call, codec, http))
+                call.start(inputs, codec.predictions, rescue=partial(self._rescue, http))
                 return
-        self._each(call, codec, http)
+        raws = codec.items(http.body)
+        items = Items(self._app, http, call, codec, len(raws))
+        call.answer_with(partial(items.read_and_run, raws))
+
+    def _rescue(self, http: HttpRequest, call: Inference, failed: InferRequest) -> None:
+        items = Items(self._app, http, call, self._codecs[call.model], failed.rows)
+        call.answer_with(partial(items.run_apart, failed))
 
     def example(self, http: HttpRequest, model: str | None = None) -> None:
         """GET /example."""
@@ -216,30 +235,14 @@ class _Plain:
             raise InvalidRequest(f"JSON cannot carry the inputs of model '{served.name}' there")
         self._app.reply(http, 200, body)
 
-    def _each(self, call: Inference, codec: Codec, http: HttpRequest) -> None:
-        """Every item on its own, so that a bad one gets an error and the rest their predictions."""
-        items = [codec.one_or_error(raw) for raw in decode(http.body, _RAW_ITEMS)]
-        call.start_each(items, lambda outcomes: codec.outcomes(outcomes, http, self._app.debug))
 
-    def _codec(self, model: ServedModel) -> Codec:
-        codec = self._codecs.get(model)
-        if codec is None:
-            codec = self._codecs[model] = Codec(model.signature, self._nonfinite, model.name)
-        return codec
-
-
-def _object_type(fields: list[tuple[str, Any]]) -> Any:
-    """A type for objects with exactly these keys, decoded to their values in this order."""
-    names = [f"field_{index}" for index in range(len(fields))]
-    return msgspec.defstruct(
-        "Item",
-        [(name, kind) for name, (_, kind) in zip(names, fields, strict=True)],
-        rename=dict(zip(names, (key for key, _ in fields), strict=True)),
-        forbid_unknown_fields=True,
-    )
+def _codec(model: ServedModel) -> Codec:
+    return Codec(model.signature, model.nonfinite, model.name)
 
 
 def _shown(value: Array, spec: TensorSpec, nonfinite: str) -> Any:
+    if spec.datatype is DataType.BF16:
+        value = bf16_to_float32(value)
     if spec.labels and value.ndim == 1:
-        return {label: to_json(value[index : index + 1], nonfinite)[0] for index, label in enumerate(spec.labels)}
+        return dict(zip(spec.labels, elements(value, nonfinite), strict=True))
     return to_json(value, nonfinite)

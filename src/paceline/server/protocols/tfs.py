@@ -26,8 +26,8 @@ from paceline.core.tensors import Signature, TensorSpec
 from paceline.engine.engine import Entry, Phase
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
-from paceline.server.calls import JSON, Encoded, Inference
-from paceline.server.http1 import HttpRequest
+from paceline.server.calls import Encoded, Inference, PerModel
+from paceline.server.http1 import JSON, HttpRequest
 from paceline.server.json_tensors import dumps
 from paceline.server.protocols.tfs_answers import Answers, classified_by, regressed_by
 from paceline.server.protocols.tfs_faults import type_name
@@ -45,17 +45,17 @@ _INT64_MAX: Final = (1 << 63) - 1
 def routes(app: App, settings: ServeSettings) -> list[Route]:
     """The routes of this protocol."""
     strict = settings.v1_dialect == "tfs"
-    tfs = _TensorFlowServing(app, "bare" if strict else settings.nonfinite, strict)
+    tfs = _TensorFlowServing(app, strict)
     table = [
-        Route("POST", re.compile(_TARGET + ":predict"), tfs.predict, "tfs"),
-        Route("POST", re.compile(_TARGET + ":classify"), tfs.classify, "tfs"),
-        Route("POST", re.compile(_TARGET + ":regress"), tfs.regress, "tfs"),
-        Route("GET", re.compile(_TARGET), tfs.status, "tfs"),
-        Route("GET", re.compile(_TARGET + "(?i:/metadata)"), tfs.metadata, "tfs"),
-        Route("GET", re.compile("(?i:/v1/models)"), tfs.models, "tfs"),
+        Route("POST", re.compile(_TARGET + ":predict"), tfs.predict),
+        Route("POST", re.compile(_TARGET + ":classify"), tfs.classify),
+        Route("POST", re.compile(_TARGET + ":regress"), tfs.regress),
+        Route("GET", re.compile(_TARGET), tfs.status),
+        Route("GET", re.compile(_TARGET + "(?i:/metadata)"), tfs.metadata),
+        Route("GET", re.compile("(?i:/v1/models)"), tfs.models),
     ]
     if strict:
-        table.append(Route(ANY_METHOD, re.compile("(?i:/v1/).*", re.DOTALL), tfs.malformed, "tfs"))
+        table.append(Route(ANY_METHOD, re.compile("(?i:/v1/).*", re.DOTALL), tfs.malformed))
     return table
 
 
@@ -65,11 +65,10 @@ class _Codec(NamedTuple):
 
 
 class _TensorFlowServing:
-    def __init__(self, app: App, nonfinite: str, strict: bool) -> None:
+    def __init__(self, app: App, strict: bool) -> None:
         self._app = app
-        self._nonfinite = nonfinite
         self._strict = strict
-        self._codecs: dict[ServedModel, _Codec] = {}
+        self._codecs = PerModel(self._codec)
         self._since = int(time.time())
 
     # -- inference ----------------------------------------------------------------------------------------
@@ -143,13 +142,13 @@ class _TensorFlowServing:
     def _call(self, http: HttpRequest, model: str, version: str | None, label: str | None) -> tuple[Inference, _Codec]:
         entry = self._entry(model, version, label)
         served = entry.served or self._app.engine.model(entry.name, entry.version)
-        codec = self._codecs.get(served)
-        if codec is None:
-            reader = RequestReader(served.signature, served.name, tokens=self._strict)
-            codec = self._codecs[served] = _Codec(reader, Answers(served.signature, self._nonfinite))
         call = Inference(self._app, http, served, "tfs")
         call.nonfinite_ok = self._strict
-        return call, codec
+        return call, self._codecs[served]
+
+    def _codec(self, model: ServedModel) -> _Codec:
+        reader = RequestReader(model.signature, model.name, tokens=self._strict)
+        return _Codec(reader, Answers(model.signature, "bare" if self._strict else model.nonfinite))
 
     def _entry(self, model: str, version: str | None, label: str | None) -> Entry:
         _refuse_label(label)

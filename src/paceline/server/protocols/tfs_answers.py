@@ -9,15 +9,11 @@ Rules:
 from __future__ import annotations
 
 import base64
-import re
 from typing import Any
 
-import numpy as np
-import orjson
-
 from paceline.core.errors import InvalidRequest
-from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
-from paceline.server.json_tensors import dumps, to_json
+from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, bf16_to_float32
+from paceline.server.json_tensors import dumps, elements, to_json
 
 
 class Answers:
@@ -29,7 +25,6 @@ class Answers:
 
     def __init__(self, signature: Signature, nonfinite: str) -> None:
         self.signature = signature
-        self.bare = nonfinite == "bare"
         self._nonfinite = nonfinite
 
     def rows(self, outputs: Tensors) -> bytes:
@@ -81,20 +76,13 @@ class Answers:
         """What `dumps` writes for a whole output."""
         if spec.datatype is DataType.BYTES:
             return _strings(output, spec)
-        if spec.datatype is DataType.BF16:
-            output = _widened(output)
-        if self.bare and spec.datatype.is_float and not np.isfinite(output).all():
-            return _with_bare_tokens(output)
-        # A scalar by way of a list of one: an array without axes would be written with a float64's digits.
-        return to_json(output, self._nonfinite) if output.ndim else to_json(output[None], self._nonfinite)[0]
+        return to_json(_numbers(output, spec), self._nonfinite)
 
     def _rows(self, output: Array, spec: TensorSpec) -> list[Any]:
         """The same, row by row."""
         if spec.datatype is DataType.BYTES:
             return list(_strings(output, spec))
-        if spec.datatype.is_float and self._nonfinite != "error":
-            return [self._shown(np.asarray(row), spec) for row in output]
-        return list(np.ascontiguousarray(_widened(output) if spec.datatype is DataType.BF16 else output))
+        return elements(_numbers(output, spec), self._nonfinite)
 
 
 def classified_by(signature: Signature, model: str) -> tuple[int, int | None]:
@@ -143,17 +131,6 @@ def _is_matrix_of_floats(spec: TensorSpec) -> bool:
     return spec.datatype.is_float and len(spec.shape) == 2
 
 
-def _with_bare_tokens(array: Array) -> orjson.Fragment:
-    """JSON of an array with the tokens NaN, Infinity and -Infinity where orjson writes null."""
-    bad = iter(array[~np.isfinite(array)].tolist())
-
-    def token(_: re.Match[bytes]) -> bytes:
-        value = next(bad)
-        return b"NaN" if value != value else b"Infinity" if value > 0 else b"-Infinity"
-
-    return orjson.Fragment(re.sub(b"null", token, dumps(to_json(array) if array.ndim else array[()])))
-
-
 def _strings(output: Array, spec: TensorSpec) -> Any:
     if not spec.name.endswith("_bytes"):
         return to_json(output)
@@ -167,9 +144,8 @@ def _packed(item: Any) -> Any:
     return {"b64": base64.b64encode(raw).decode("ascii")}
 
 
-def _widened(bits: Array) -> Array:
-    """BF16 bit patterns as the floats they stand for."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+def _numbers(output: Array, spec: TensorSpec) -> Array:
+    return bf16_to_float32(output) if spec.datatype is DataType.BF16 else output
 
 
 def _check_axis_0(specs: tuple[TensorSpec, ...], outputs: Tensors) -> None:

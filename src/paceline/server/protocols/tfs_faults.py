@@ -17,6 +17,7 @@ from paceline.core.tensors import DataType, TensorSpec
 
 _QUOTED_BYTES: Final = 256
 _INDEX: Final = re.compile(r"\[(\d+)\]")
+_WITHOUT_RANGE: Final = (DataType.BYTES, DataType.BOOL)
 _NAMES: Final = {
     DataType.FP16: "half",
     DataType.BF16: "bfloat16",
@@ -94,7 +95,7 @@ def explain(error: Exception, value: Any, spec: TensorSpec, place: Place) -> Sig
             f"expected size: {wanted}. JSON Value: {fragment(piece)}"
         )
     else:
-        indexes = [] if spec.datatype is DataType.BYTES else _first_out_of_range(value, spec)
+        indexes = [] if spec.datatype in _WITHOUT_RANGE else _first_out_of_range(value, spec)
         problem = _of_range(_at(value, indexes), spec)
     prefix = _prefix(indexes, place)
     return SignatureMismatch(prefix + problem, details=[Detail(place.path(indexes), problem)])

@@ -29,6 +29,7 @@ from paceline.server.json_tensors import (
     Bytes,
     element_type,
     nested,
+    object_type,
     raise_decode_error,
     to_array,
 )
@@ -36,8 +37,9 @@ from paceline.server.protocols.tfs_faults import Place, explain, fragment, json_
 
 SIGNATURE: Final = "serving_default"
 _DECODE_ERRORS: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-# A string, which is left alone, or a token that the standard lacks.
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Inf(?:inity)?)\b')
+# A string, which is left alone, or a token that the standard lacks. Nothing is tried twice, and a string may lack its
+# end: memory and time stay in proportion whatever comes.
+_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?\b(?:NaN|Inf(?:inity)?)\b', re.DOTALL)
 
 
 class Base64(msgspec.Struct, forbid_unknown_fields=True):
@@ -108,7 +110,7 @@ class RequestReader:
         if self._single:
             rows = columns = types[0]
         else:
-            columns = _object_type("Inputs", [(s.name, kind) for s, kind in zip(specs, types, strict=True)])
+            columns = object_type("Inputs", [(s.name, kind) for s, kind in zip(specs, types, strict=True)])
             rows = nested(_row_type(specs), 1) if self._by_rows else msgspec.Raw
         optional = [("instances", rows), ("inputs", columns)]
         return msgspec.defstruct(
@@ -247,18 +249,7 @@ def _element(spec: TensorSpec) -> Any:
 
 def _row_type(specs: tuple[TensorSpec, ...]) -> Any:
     fields = [(spec.name, nested(_element(spec), len(spec.shape) - 1)) for spec in specs]
-    return _object_type("Instance", fields, forbid_unknown_fields=True)
-
-
-def _object_type(name: str, fields: list[tuple[str, Any]], **options: Any) -> Any:
-    """A type for objects with these keys, decoded to their values in this order."""
-    names = [f"field_{index}" for index in range(len(fields))]
-    return msgspec.defstruct(
-        name,
-        [(each, kind) for each, (_, kind) in zip(names, fields, strict=True)],
-        rename=dict(zip(names, (key for key, _ in fields), strict=True)),
-        **options,
-    )
+    return object_type("Instance", fields, forbid_unknown_fields=True)
 
 
 def _with_any_rows(signature: Signature) -> Signature:
