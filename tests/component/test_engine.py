@@ -696,7 +696,7 @@ def test_every_request_ends_once_in_a_storm_of_faults(tmp_path: Path, hosting: s
                 rows[-1] = 99
             with suppress(Overloaded):
                 requests.append(outcomes.submit(rows, timeout_s=0.002 if number % 7 == 0 else PATIENCE_S))
-            if number % 5 == 0:
+            if number % 5 == 0 and requests:
                 # As a client that leaves at any moment: waiting, running, or answered already.
                 await asyncio.sleep(0)
                 victim = requests[random.integers(len(requests))]
