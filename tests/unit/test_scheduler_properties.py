@@ -319,11 +319,12 @@ def test_a_refusal_as_too_large_is_logged_and_replayed() -> None:
     assert list(replay(log, Scheduler(Policy(1, max_queue_requests=1), LatencyModel()))) == list(decisions(log))
 
 
-def test_only_a_request_of_one_batch_is_run_against_its_prediction() -> None:
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_an_idle_scheduler_tests_its_prediction_with_a_request_of_any_size(rows: int) -> None:
     scheduler = Scheduler(Policy(4), LatencyModel([(1, 10.0), (4, 10.0)]))
+    scheduler.arrived(InferRequest((), rows, 100.5, _never), 100.0)
     with pytest.raises(Overloaded):
-        scheduler.arrived(InferRequest((), 5, 100.5, _never), 100.0)
-    scheduler.arrived(InferRequest((), 4, 100.5, _never), 100.0)
+        scheduler.arrived(InferRequest((), rows, 100.5, _never), 100.0)
     batch, dropped = scheduler.next_batch(100.0)
     assert batch is not None
     assert not dropped

@@ -136,7 +136,7 @@ class Scheduler:
         # Most requests have seconds of slack: a bound that is certainly too high settles those.
         if now + (queue.rows + rows + 3 * policy.max_batch_rows) * self._row_s <= deadline:
             return
-        if self._predicted_end(rows, now) > deadline and not self._must_probe(rows, now):
+        if self._predicted_end(rows, now) > deadline and not self._must_probe(now):
             raise self._overloaded("the deadline would pass in the queue", "deadline_unreachable", now)
 
     def cancelled(self, request: InferRequest, now: float) -> None:
@@ -327,9 +327,7 @@ class Scheduler:
         most = self.policy.max_batch_rows
         self._row_s = self.latency.high(most) / most
 
-    def _must_probe(self, rows: int, now: float) -> bool:
-        if rows > self.policy.max_batch_rows:
-            return False
+    def _must_probe(self, now: float) -> bool:
         return bool(self._idle) and not self._queue.requests and now - self._last_end >= PROBE_S
 
     def _overloaded(self, message: str, reason: str, now: float) -> Overloaded:
