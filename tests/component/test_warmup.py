@@ -14,7 +14,7 @@ from onnx import TensorProto as T
 
 from paceline.core.errors import ConfigError, ModelFailed
 from paceline.core.tensors import DataType, Signature, Tensors, TensorSpec
-from paceline.engine import warmup
+from paceline.engine import timing, warmup
 from paceline.engine.examples import from_file
 from paceline.engine.warmup import Prepared, Wishes, prepare
 from paceline.runtimes.base import Instance, load
@@ -126,7 +126,7 @@ def test_an_instance_that_does_not_come_back_is_not_waited_for(monkeypatch: pyte
             stuck.wait(20.0)
         return 0.002
 
-    monkeypatch.setattr(warmup, "_PATIENCE_S", 0.02)
+    monkeypatch.setattr(timing, "_PATIENCE_S", 0.02)
     ready = prepare(Paced(service), 2, Wishes(max_batch_rows=1, budget_s=0.02))
     stuck.set()
     assert ready.instances

@@ -9,16 +9,13 @@ Rules:
   run among those near the best rows per second is taken.
 - The budget ends the measuring; what was not measured is not claimed. Outside the budget are, whatever they take: the
   first run, what tells whether rows are independent (rows together and each apart: four runs, three when there is no
-  time for four), a few runs of less than `_LONG_BATCH_S` each, and measuring one split, unless a batch takes longer
+  time for four), a few runs of less than `LONG_BATCH_S` each, and measuring one split, unless a batch takes longer
   than `_TOO_LONG_TO_COMPARE_S`. A model that takes longer than that, and than the budget, runs four times.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -27,15 +24,13 @@ import numpy as np
 from paceline.core.errors import InvalidRequest, ModelFailed, PacelineError
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, bf16_to_float32
 from paceline.engine import examples
-from paceline.engine.instances import InstanceThread
-from paceline.engine.running import joined
+from paceline.engine.timing import LONG_BATCH_S, concurrent_rate, handover_s, run_joined, typical_run_s
 from paceline.runtimes.base import Instance, LoadedModel
 
 _MOST_ROWS = 256
-# A request may have to wait for two batches: the one that runs when it comes, and its own.
-_LONG_BATCH_S = 0.025
-# A batch costs more than its run: handing it over, forming it, delivering what came out; in hand-overs.
-_OVERHEAD = 5
+# A batch costs more than its run: forming it and delivering what came out; on a thread, handing it over as well.
+_OVERHEAD_ON_LOOP_S = 8e-6
+_OVERHEAD_ON_THREAD = 5  # in hand-overs
 _NEAR_BEST = 0.97
 # Instances that each have a core measure well alone, and worse beside an event loop that needs one too: a split with
 # fewer of them, and so a shorter run for each, may look this much slower here and be the faster one in service.
@@ -43,7 +38,6 @@ _SPLIT_NEAR_BEST = 0.8
 _CLEARLY_SHORTER = 0.85
 # Comparing splits runs a full batch a dozen times; a start that long helps nobody.
 _TOO_LONG_TO_COMPARE_S = 0.5
-_PATIENCE_S = 60.0
 _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
@@ -101,7 +95,7 @@ class _Warmup:
         self._until = time.monotonic() + wishes.budget_s
         self._single_s = 0.0  # the shortest run of the fewest rows so far
         self._reasons: dict[str, str] = {}
-        self._handover_s = _handover_s()
+        self._handover_s = handover_s()
         self._inline_limit_s = min(max(4 * self._handover_s, 250e-6), 500e-6)
         declared = loaded.signature
         self._takes_one_row = declared.batched and declared.inputs[0].shape[0] == 1
@@ -202,7 +196,7 @@ class _Warmup:
 
     def _too_late_for(self, seconds: float) -> bool:
         """True when so much more would end after the budget, and be felt at the start."""
-        return seconds > _LONG_BATCH_S and time.monotonic() + seconds > self._until
+        return seconds > LONG_BATCH_S and time.monotonic() + seconds > self._until
 
     # -- how large may a batch be? ----------------------------------------------------------------------------
 
@@ -219,10 +213,10 @@ class _Warmup:
         while True:
             # Joining the rows is part of a batch: for large ones it costs more than it gains.
             pieces = [examples.repeated(sample, 1) if signature.batched else sample] * rows
-            seconds = _typical_run_s(partial(_run_joined, instance, pieces), self._until)
+            seconds = typical_run_s(partial(run_joined, instance, pieces), self._until)
             profile.append((rows, seconds))
             # The next size takes about twice as long, three times: it must fit.
-            if rows >= most or seconds > _LONG_BATCH_S or time.monotonic() + 6 * seconds > self._until:
+            if rows >= most or seconds > LONG_BATCH_S or time.monotonic() + 6 * seconds > self._until:
                 return profile
             rows = min(2 * rows, most)
 
@@ -233,17 +227,20 @@ class _Warmup:
         if self._wishes.max_batch_rows:
             self._reasons["max_batch_size"] = "as configured"
             return self._wishes.max_batch_rows
-        overhead_s = _OVERHEAD * self._handover_s
-        short = [(rows, seconds) for rows, seconds in profile if seconds <= _LONG_BATCH_S] or profile[:1]
-        rates = [(rows, rows / (seconds + overhead_s)) for rows, seconds in short]
+        short = [(rows, seconds) for rows, seconds in profile if seconds <= LONG_BATCH_S] or profile[:1]
+        rates = [(rows, rows / (seconds + self._overhead_s(seconds))) for rows, seconds in short]
         best = max(rate for _, rate in rates)
         rows, rate = next((rows, rate) for rows, rate in rates if rate >= _NEAR_BEST * best)
         self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core, larger batches gain nothing"
         if short != profile:
-            self._reasons["max_batch_size"] += f" within {_LONG_BATCH_S * 1e3:g} ms"
+            self._reasons["max_batch_size"] += f" within {LONG_BATCH_S * 1e3:g} ms"
         elif rows == profile[-1][0]:
             self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core; larger was not tried"
         return rows
+
+    def _overhead_s(self, run_s: float) -> float:
+        on_loop = run_s <= self._inline_limit_s
+        return _OVERHEAD_ON_LOOP_S if on_loop else _OVERHEAD_ON_THREAD * self._handover_s
 
     # -- how are the cores split? -----------------------------------------------------------------------------
 
@@ -278,8 +275,8 @@ class _Warmup:
             if measured and time.monotonic() > until:
                 break
             instances = self._loaded.instances(count, threads)
-            latency_s = single_s if threads == 1 else _typical_run_s(partial(instances[0].run, one), until)
-            rate = max_rows * _concurrent_rate(instances, full)
+            latency_s = single_s if threads == 1 else typical_run_s(partial(instances[0].run, one), until)
+            rate = max_rows * concurrent_rate(instances, full)
             measured.append((rate, latency_s, count, threads))
         measured.sort(key=lambda split: split[3])
         best = max(rate for rate, *_ in measured)
@@ -341,67 +338,6 @@ def _equal(datatype: DataType, one: Array, other: Array) -> bool:
     if one.dtype.kind == "f":
         return bool(np.allclose(one, other, equal_nan=True, **_TOLERANCE))
     return bool(np.array_equal(one, other))
-
-
-def _run_joined(instance: Instance, pieces: list[Tensors]) -> Tensors:
-    return instance.run(joined(pieces))
-
-
-def _typical_run_s(run: Callable[[], Tensors], until: float) -> float:
-    """Lower quartile of up to seven runs after an untimed one, since a busy machine only ever adds time."""
-    run()
-    times: list[float] = []
-    while len(times) < 7:
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-        if time.monotonic() > until and (len(times) >= 3 or times[-1] > _LONG_BATCH_S):
-            break
-    return sorted(times)[len(times) // 4]
-
-
-def _concurrent_rate(instances: list[Instance], inputs: Tensors) -> float:
-    """Batches per second of all instances at once; 0.0 when one of them fails or does not come back."""
-    runs = 3
-    barrier = threading.Barrier(len(instances) + 1)
-    failures: list[Exception] = []
-
-    def work(instance: Instance) -> None:
-        try:
-            instance.run(inputs)
-            barrier.wait(_PATIENCE_S)
-            for _ in range(runs):
-                instance.run(inputs)
-        except Exception as error:
-            failures.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=work, args=(instance,), daemon=True) for instance in instances]
-    for thread in threads:
-        thread.start()
-    with suppress(threading.BrokenBarrierError):
-        barrier.wait(_PATIENCE_S)
-    started = time.perf_counter()
-    for thread in threads:  # also after a failure: what still runs would disturb the next measurement
-        thread.join(max(0.0, started + _PATIENCE_S - time.perf_counter()))
-    seconds = time.perf_counter() - started
-    if failures or any(thread.is_alive() for thread in threads):
-        return 0.0
-    return runs * len(instances) / seconds
-
-
-def _handover_s() -> float:
-    """Median seconds to wake a thread and be woken by it."""
-    thread = InstanceThread("handover")
-    times = []
-    for _ in range(20):
-        done = threading.Event()
-        started = time.perf_counter()
-        thread.run(done.set)
-        done.wait(_PATIENCE_S)
-        times.append(time.perf_counter() - started)
-    thread.stop()
-    return sorted(times)[len(times) // 2]
 
 
 def _threads_to_try(cores: int) -> list[int]:
