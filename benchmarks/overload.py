@@ -25,8 +25,8 @@ from benchmarks.probe import Probe
 from benchmarks.processes import Server, paceline
 from benchmarks.wrk import load
 
-# One core computes; the other is left to the event loop and to the client, which share this machine with it. Most of the
-# client's connections are spares: closing those that stay silent would race with their first request.
+# One core computes; the other is left to the event loop and to the client, which share this machine with it. Most of
+# the client's connections are spares: closing those that stay silent would race with their first request.
 FLAGS = ("--instances", "1", "--threads", "1", "--header-timeout-ms", "600000", "--keep-alive-ms", "600000")
 SLO_MS = 100.0
 FACTORS = (2, 5, 10)
