@@ -15,10 +15,11 @@ demo: $(VENV)/.demo build/digits.onnx  ## train a digits classifier and serve it
 	exec $(BIN)/paceline serve build/digits.onnx --examples build/digits_example.json
 
 test: $(VENV)/.dev  ## the whole suite
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -m alone
+	$(BIN)/pytest -n auto --dist loadfile -m "not alone"
 
 test-quick: $(VENV)/.dev  ## what fits in a minute
-	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not chaos and not browser"
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not chaos and not browser and not alone"
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -22,7 +22,7 @@ from benchmarks.open_loop import LOST, UNANSWERED, Samples
 from paceline.testing import RunningServer, run_server
 from support import models
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SLO_MS = 200
 SECONDS = 3
@@ -89,13 +89,14 @@ def test_faults_071_to_073_overload_ends_every_request(server, capacity, tmp_pat
     found = outcomes(samples)
     assert found[UNANSWERED] == found[LOST] == 0
     assert set(found) <= {200, 503, 504}, found
-    # The capacity was measured beside other tests: twice that need not be too much, five times is.
-    assert found[503] > 0 or factor == 2
+    refused_s = samples.latency_s[samples.status == 503]
+    # The capacity was measured in two seconds of a noisy machine: twice that need not be too much, five times is.
+    assert len(refused_s) or factor == 2
     good = (samples.status == 200) & (samples.latency_s <= SLO_MS / 1000)
     assert good.sum() / SECONDS >= 0.5 * capacity
     assert resident_mib(server) - before < 64
     # Bounds for a machine that does other things, too; the exact promise is in `make bench`.
-    assert np.median(samples.latency_s[samples.status == 503]) < 0.05
+    assert not len(refused_s) or np.median(refused_s) < 0.05
     assert np.percentile(samples.latency_s[samples.status == 200], 99) <= 1.2 * SLO_MS / 1000
 
 
