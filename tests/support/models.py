@@ -139,10 +139,9 @@ def gather(path: Path, rows: int = 10) -> Path:
     )
 
 
-def slow(path: Path, loops: int = 2000, width: int = 256) -> Path:
-    """`x` FP32 [N, width] -> `y` [N, width]: `loops` matrix products in a row; about 10 us each for one row."""
-    random = np.random.default_rng(0)
-    body = helper.make_graph(
+def _one_product() -> onnx.GraphProto:
+    """The body of a loop: one matrix product of its state with `w`."""
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["going_on"]),
             helper.make_node("MatMul", ["state", "w"], ["product"]),
@@ -159,9 +158,14 @@ def slow(path: Path, loops: int = 2000, width: int = 256) -> Path:
             helper.make_tensor_value_info("next", T.FLOAT, None),
         ],
     )
+
+
+def slow(path: Path, loops: int = 2000, width: int = 256) -> Path:
+    """`x` FP32 [N, width] -> `y` [N, width]: `loops` matrix products in a row; about 10 us each for one row."""
+    random = np.random.default_rng(0)
     return save(
         path,
-        [helper.make_node("Loop", ["loops", "", "x"], ["y"], body=body)],
+        [helper.make_node("Loop", ["loops", "", "x"], ["y"], body=_one_product())],
         [("x", T.FLOAT, ["N", width])],
         [("y", T.FLOAT, ["N", width])],
         {
@@ -173,26 +177,9 @@ def slow(path: Path, loops: int = 2000, width: int = 256) -> Path:
 
 def patient(path: Path) -> Path:
     """`n` INT64 [N] -> `y` INT64 [N], the same, after max(n) small matrix products: the client chooses how long."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["going"], ["going_on"]),
-            helper.make_node("MatMul", ["state", "w"], ["product"]),
-            helper.make_node("Tanh", ["product"], ["next"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", T.INT64, []),
-            helper.make_tensor_value_info("going", T.BOOL, []),
-            helper.make_tensor_value_info("state", T.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("going_on", T.BOOL, []),
-            helper.make_tensor_value_info("next", T.FLOAT, None),
-        ],
-    )
     nodes = [
         helper.make_node("ReduceMax", ["n"], ["loops"], keepdims=0),
-        helper.make_node("Loop", ["loops", "", "start"], ["state"], body=body),
+        helper.make_node("Loop", ["loops", "", "start"], ["state"], body=_one_product()),
         helper.make_node("ReduceSum", ["state"], ["sum"], keepdims=0),
         helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
         helper.make_node("Cast", ["nothing"], ["whole"], to=T.INT64),
