@@ -90,7 +90,7 @@ class Inference:
             rescue: called in place of answering with an error when the model failed.
 
         Raises:
-            Overloaded: it was not queued.
+            Overloaded, RequestTooLarge: it was not queued.
         """
         self._encode = encode
         if rescue is not None:
@@ -100,7 +100,7 @@ class Inference:
         request.nonfinite_ok = self.nonfinite_ok
         try:
             self.model.submit(request, admitted=request.rows == self._admitted_rows)
-        except Overloaded:
+        except PacelineError:
             self._infer = None
             raise
         http.on_disconnect = self._gone
@@ -128,7 +128,7 @@ class Inference:
         try:
             self.model.submit(request)
             await done
-        except Overloaded as error:
+        except PacelineError as error:
             request.error = error
         except asyncio.CancelledError:
             self.model.cancel(request)
