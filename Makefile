@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-quick check bench docs clean
+.PHONY: setup demo test test-quick check bench docs protos clean
 
 setup: $(VENV)/.dev  ## everything that development needs
 
@@ -32,6 +32,9 @@ bench: $(VENV)/.bench  ## measure against other servers; needs wrk; ARGS="--quic
 
 docs: $(VENV)/.dev  ## write the reference pages from the code
 	$(BIN)/python docs/reference/generate.py
+
+protos: $(VENV)/.dev  ## compile the descriptors of the gRPC services
+	$(BIN)/python src/paceline/server/protos/compile.py
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

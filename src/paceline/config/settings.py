@@ -17,6 +17,7 @@ from paceline.core.errors import ConfigError
 
 NonFinite = Literal["error", "null", "string"]
 V1Dialect = Literal["merged", "tfs"]
+ModelControlMode = Literal["poll", "explicit", "none"]
 
 DEFAULT_ORIGIN = "default"
 
@@ -48,7 +49,15 @@ class ServeSettings:
         pattern=r"[0-9A-Za-z.:_%\[\]-]+",
         pattern_help="a host name or an IP address",
     )
-    port: int = _setting(8080, "port to listen on; 0 takes any free one", minimum=0, maximum=65535)
+    port: int = _setting(
+        8080, "port to listen on, for HTTP and gRPC alike; 0 takes any free one", minimum=0, maximum=65535
+    )
+    grpc_port: int | None = _setting(
+        None, "a second port, for those who want gRPC on its own; 0 takes any free one", minimum=0, maximum=65535
+    )
+    replicas: int | None = _setting(
+        None, "server processes on the one port, under a supervisor; auto: one, without", minimum=1, maximum=256
+    )
     name: str | None = _setting(
         None,
         "the model's name; the file's name when not set",
@@ -62,7 +71,41 @@ class ServeSettings:
         pattern_help="visible ASCII, at most 100 characters",
     )
 
+    model_control_mode: ModelControlMode = _setting(
+        "poll", "a repository: watched for changes, changed by request alone, or read once at start"
+    )
+    load_model: str | None = _setting(
+        None,
+        "explicit mode: models to load at start, separated by commas; * loads all",
+        pattern=r"\*|[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+)*",
+        pattern_help="names of models separated by commas, or *",
+    )
+    repository_poll_s: float = _setting(
+        1.0, "poll mode: seconds between two looks at the repository", minimum=0.05, maximum=86400
+    )
+    version_policy: str = _setting(
+        "latest",
+        "which versions of a model are served: latest, latest:N, all, or numbers separated by commas",
+        pattern=r"latest(:[1-9][0-9]{0,3})?|all|[0-9]{1,18}(,[0-9]{1,18})*",
+        pattern_help="latest, latest:N, all, or version numbers separated by commas",
+        per_model=True,
+    )
+    labels: str | None = _setting(
+        None,
+        "names for versions, such as stable=3,canary=4",
+        pattern=r"[A-Za-z0-9._-]+=[0-9]{1,18}(,[A-Za-z0-9._-]+=[0-9]{1,18})*",
+        pattern_help="pairs LABEL=VERSION separated by commas",
+        per_model=True,
+    )
+
     max_batch_size: int | None = _setting(None, "most rows that run together", minimum=1, maximum=65536, per_model=True)
+    max_queue_delay_ms: float = _setting(
+        0.0,
+        "longest wait of a request for others to share its batch; 0: none",
+        minimum=0,
+        maximum=60_000,
+        per_model=True,
+    )
     instances: int | None = _setting(None, "loaded copies of the model", minimum=1, maximum=1024, per_model=True)
     threads: int | None = _setting(
         None, "threads that one instance computes with", minimum=1, maximum=1024, per_model=True
@@ -92,6 +135,9 @@ class ServeSettings:
     max_headers_kb: int = _setting(32, "largest sum of a request's headers in KiB", minimum=1, maximum=1024)
     max_headers: int = _setting(100, "most headers in a request", minimum=1, maximum=10_000)
     max_connections: int = _setting(10_000, "most open connections", minimum=1, maximum=1_000_000)
+    max_concurrent_streams: int = _setting(
+        1024, "HTTP/2: most requests under way on one connection", minimum=1, maximum=65536
+    )
     max_queue_requests: int = _setting(4096, "most requests that wait", minimum=1, maximum=10_000_000)
     max_queue_mb: int = _setting(256, "most MiB of inputs that wait", minimum=1, maximum=1_048_576)
 

@@ -19,6 +19,7 @@ import orjson
 from paceline.core.errors import DecodeError, InternalError, PacelineError
 from paceline.engine.engine import Engine
 from paceline.server import encoding
+from paceline.server.grpc import Grpc
 from paceline.server.http1 import JSON, READ_BYTES, HttpConnection, HttpRequest, Limits
 from paceline.server.routes import Route, Router, Unrouted
 from paceline.server.status import Rejection, describe, error_body
@@ -65,6 +66,7 @@ class App:
         self._pass_began = 0.0
         self._unread_s = 0.0
         self._router = Router(())
+        self.grpc = Grpc(self)
         self._ids = itertools.count()
         # A random stem and a counter: unique among replicas, at a tenth of the cost of a UUID.
         self._id_stem = secrets.token_hex(6).encode("ascii")

@@ -13,13 +13,12 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from paceline.core.errors import Cancelled, ModelFailed, Overloaded, PacelineError
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Tensors
 from paceline.engine.model import ServedModel
-from paceline.server.app import App
 from paceline.server.http1 import HttpRequest
 
 Body = bytes | list[bytes | memoryview]
@@ -42,8 +41,26 @@ class PerModel(dict[ServedModel, T]):
         return made
 
 
+class Desk(Protocol):
+    """Who gives the answers of one kind of wire: `App` for HTTP, `Grpc` for gRPC."""
+
+    def deadline(self, call: HttpRequest, /) -> float:
+        """Absolute seconds by which the client wants its answer."""
+
+    def reply(
+        self, call: HttpRequest, status: int, body: Body, content_type: bytes = b"", extra: bytes = b"", /
+    ) -> None:
+        """Answer."""
+
+    def fail(self, call: HttpRequest, error: PacelineError, /) -> None:
+        """Answer with an error."""
+
+    def crash(self, call: HttpRequest, /) -> None:
+        """Answer for an exception that nobody expected."""
+
+
 class Inference:
-    """One call of a model over HTTP.
+    """One call of a model.
 
     Creating it checks that the model could take the request at all, which is cheap, before the body is decoded,
     which is not.
@@ -62,13 +79,13 @@ class Inference:
     _admitted_rows = 1
     nonfinite_ok = False
 
-    def __init__(self, app: App, http: HttpRequest, model: ServedModel, protocol: str) -> None:
-        self._app = app
+    def __init__(self, desk: Desk, http: HttpRequest, model: ServedModel, protocol: str) -> None:
+        self._desk = desk
         self._http = http
         self.model = model
         self.protocol = protocol
         http.on_error = partial(_count, model, protocol)
-        self._deadline = app.deadline(http)
+        self._deadline = desk.deadline(http)
         model.admit(self._deadline, len(http.body))
 
     def expire_after(self, timeout_s: float, *, at_most: bool) -> None:
@@ -143,11 +160,11 @@ class Inference:
             result = await work()
         except Exception:
             http.on_disconnect = None
-            self._app.crash(http)
+            self._desk.crash(http)
             return
         if isinstance(result, PacelineError):
             http.on_disconnect = None
-            self._app.fail(http, result)
+            self._desk.fail(http, result)
         else:
             self._reply(_unchanged, result)
 
@@ -170,7 +187,7 @@ class Inference:
         if self._rescue is not None and isinstance(error, ModelFailed):
             self._rescue(self, request)
         else:
-            self._app.fail(self._http, error)
+            self._desk.fail(self._http, error)
 
     def _reply(self, encode: Callable[[Any], Encoded], result: Any) -> None:
         http = self._http
@@ -179,12 +196,12 @@ class Inference:
             body, content_type, extra = encode(result)
             if isinstance(result, InferRequest) and result.batch_rows:
                 extra += timing(result)
-            self._app.reply(http, 200, body, content_type, extra)
+            self._desk.reply(http, 200, body, content_type, extra)
         except PacelineError as error:
-            self._app.fail(http, error)
+            self._desk.fail(http, error)
         except Exception:
             # Nothing above the event loop would answer, and the rest of the batch must not suffer.
-            self._app.crash(http)
+            self._desk.crash(http)
         else:
             telemetry = self.model.telemetry
             telemetry.requests[self.protocol, "ok"] += 1

@@ -1,4 +1,4 @@
-"""Which status code and body does an error get? The only place that knows.
+"""Which status code and body does an error get, over HTTP and over gRPC? The only place that knows.
 
 One JSON body for every route:
 `{"error": "text", "code": "queue_full", "request_id": "...", "retry_after_ms": 120, "details": [...]}`.
@@ -29,6 +29,22 @@ _STATUS: dict[type[errors.PacelineError], int] = {
     errors.InstanceLost: 503,
     errors.InternalError: 500,
 }
+GRPC_CODES: dict[type[errors.PacelineError], str] = {
+    errors.InvalidRequest: "INVALID_ARGUMENT",
+    errors.DecodeError: "INVALID_ARGUMENT",
+    errors.SignatureMismatch: "INVALID_ARGUMENT",
+    errors.RequestTooLarge: "RESOURCE_EXHAUSTED",
+    errors.ModelNotFound: "NOT_FOUND",
+    errors.ModelNotReady: "UNAVAILABLE",
+    errors.Overloaded: "RESOURCE_EXHAUSTED",
+    errors.DeadlineExceeded: "DEADLINE_EXCEEDED",
+    errors.Cancelled: "CANCELLED",
+    errors.ModelFailed: "INTERNAL",
+    errors.InstanceLost: "UNAVAILABLE",
+    errors.InternalError: "INTERNAL",
+}
+"""Error -> the name of its gRPC status."""
+
 _EXTRA_REASONS = {499: "Client Closed Request"}
 
 REASONS: dict[int, bytes] = {
@@ -71,22 +87,29 @@ def error_body(
 
 
 def describe(error: errors.PacelineError, request_id: bytes, debug: bool) -> tuple[int, bytes, bytes]:
-    """Status, body and extra header lines of an error.
-
-    The wait that clients are told is jittered by a fifth, so that they do not all come back together.
-    """
-    message, code, extra = error.message, error.code, b""
+    """Status, body and extra header lines of an error."""
+    message, code, extra = shown_message(error, debug), error.code, b""
     retry_after_s: float | None = None
     details: tuple[errors.Detail, ...] = ()
     if isinstance(error, errors.Overloaded):
         code = error.reason
-        retry_after_s = error.retry_after_s * random.uniform(1.0, 1.2)
+        retry_after_s = told_retry_s(error)
         extra = b"retry-after: %d\r\n" % max(1, -int(-retry_after_s // 1))
     elif isinstance(error, errors.InvalidRequest):
         details = error.details
-    elif isinstance(error, errors.ModelFailed) and debug and error.detail:
-        message = f"{message}: {error.detail}"
-    elif isinstance(error, errors.InternalError) and not debug:
-        message = "internal error"
     body = error_body(message, code, request_id, retry_after_s=retry_after_s, details=details)
     return status_of(error), body, extra
+
+
+def told_retry_s(error: errors.Overloaded) -> float:
+    """The wait that a client is told: jittered by a fifth, so that they do not all come back together."""
+    return error.retry_after_s * random.uniform(1.0, 1.2)
+
+
+def shown_message(error: errors.PacelineError, debug: bool) -> str:
+    """What a client is told about an error."""
+    if isinstance(error, errors.ModelFailed) and debug and error.detail:
+        return f"{error.message}: {error.detail}"
+    if isinstance(error, errors.InternalError) and not debug:
+        return "internal error"
+    return error.message

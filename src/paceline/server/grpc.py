@@ -1,0 +1,193 @@
+"""What is a gRPC call to those who answer it? And how do errors look to gRPC clients?
+
+A call is an HTTP/2 request to `/package.Service/Method` whose body is a sequence of messages. The connection takes
+the messages out of their frames and puts answers into theirs; a handler sees messages and a status only.
+
+Rules:
+- A unary call is handed to its method's handler once its one message is complete, as an HTTP request is: the message
+  is its `body`. A streaming call is handed over as soon as its headers are there; its messages follow.
+- Every call ends exactly once, with a status; `on_disconnect` is called instead when the client left or cancelled.
+- Refusals for lack of capacity are RESOURCE_EXHAUSTED, with the time after which to come back: clients repeat
+  UNAVAILABLE at once, which multiplies an overload.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from paceline.core import errors
+from paceline.server.http_request import Answer, HttpRequest
+from paceline.server.status import GRPC_CODES, shown_message, told_retry_s
+
+if TYPE_CHECKING:
+    from paceline.server.app import App
+
+_UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_MAX_TIMEOUT_DIGITS: Final = 8
+_MAX_TIMEOUT_S: Final = 24 * 3600.0
+
+
+class Status(enum.IntEnum):
+    """The status codes of gRPC."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class GrpcConnection(Protocol):
+    """What a call needs of its connection."""
+
+    answered_at: float
+
+    def write_message(self, call: GrpcCall, message: Answer) -> None:
+        """Send one message; the response headers go before the first."""
+
+    def write_status(self, call: GrpcCall, status: Status, message: str, trailers: Trailers) -> None:
+        """End the call."""
+
+
+Trailers = Iterable[tuple[str, bytes]]
+
+
+class GrpcCall(HttpRequest):
+    """One call: an HTTP request that is answered with messages and a status.
+
+    Attributes:
+        body: the message of a unary call.
+        on_message: streaming calls: called with each message of the client, in order.
+        on_end: streaming calls: called once the client has sent its last message.
+    """
+
+    on_message: Callable[[bytes], None] | None = None
+    on_end: Callable[[], None] | None = None
+
+    def send(self, message: Answer) -> None:
+        """Send one message."""
+        self.connection.write_message(self, message)  # type: ignore[attr-defined]
+
+    def finish(self, status: Status = Status.OK, message: str = "", trailers: Trailers = ()) -> None:
+        """End the call, once.
+
+        Args:
+            message: for people, when the status is not OK.
+            trailers: further metadata behind the status.
+        """
+        self.connection.write_status(self, status, message, trailers)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a service.
+
+    Attributes:
+        path: `/package.Service/Method`.
+        streaming: the handler is called with the headers and sets `on_message` and `on_end`; else with the message.
+    """
+
+    path: bytes
+    handler: Callable[[GrpcCall], None]
+    streaming: bool = False
+
+
+class Grpc:
+    """Answers calls: the methods by path, and what happens to errors.
+
+    It is the `Desk` of inferences that come by gRPC.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._methods: dict[bytes, Method] = {}
+        self._traced_at = 0.0
+
+    def mount(self, methods: Iterable[Method]) -> None:
+        """Add methods."""
+        self._methods.update({method.path: method for method in methods})
+
+    def find(self, path: bytes) -> Method | None:
+        """The method of that path."""
+        return self._methods.get(path)
+
+    def handle(self, call: GrpcCall, method: Method) -> None:
+        """Answer a call, now or later."""
+        try:
+            method.handler(call)
+        except errors.PacelineError as error:
+            self.fail(call, error)
+        except Exception:
+            self.crash(call)
+
+    # -- the desk ---------------------------------------------------------------------------------------------
+
+    def deadline(self, call: HttpRequest) -> float:
+        """Absolute seconds by which the client wants its answer.
+
+        Raises:
+            DecodeError: the header `grpc-timeout` is malformed.
+        """
+        wish = call.headers.get(b"grpc-timeout")
+        if wish is None:
+            return call.received + self._app.timeout_s
+        digits, unit = wish[:-1], _UNITS_S.get(wish[-1:])
+        if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
+            shown = wish[:40].decode("latin-1")
+            raise errors.DecodeError(f"grpc-timeout: expected digits and a unit of H, M, S, m, u or n, got {shown!r}")
+        return call.received + min(int(digits) * unit, _MAX_TIMEOUT_S)
+
+    def reply(
+        self, call: HttpRequest, status: int, body: Answer, content_type: bytes = b"", extra: bytes = b""
+    ) -> None:
+        """Answer a unary call with its message."""
+        assert isinstance(call, GrpcCall)
+        call.send(body)
+        call.finish()
+
+    def fail(self, call: HttpRequest, error: errors.PacelineError) -> None:
+        """Answer with an error."""
+        assert isinstance(call, GrpcCall)
+        if call.on_error is not None:
+            call.on_error(call, error)
+        if isinstance(error, errors.InternalError):
+            sys.stderr.write(f"paceline: internal error: {error}\n")
+        call.finish(*grpc_status(error, self._app.debug))
+
+    def crash(self, call: HttpRequest) -> None:
+        """Answer for an exception that nobody expected: a defect of ours, logged whole, but once a second at most."""
+        now = time.monotonic()
+        if now - self._traced_at >= 1.0:
+            self._traced_at = now
+            traceback.print_exc()
+        if not call.answered:
+            self.fail(call, errors.InternalError("internal error"))
+
+
+def grpc_status(error: errors.PacelineError, debug: bool) -> tuple[Status, str, Trailers]:
+    """Status, message and trailers of an error."""
+    status = Status[GRPC_CODES.get(type(error), "INTERNAL")]
+    trailers: list[tuple[str, bytes]] = []
+    if isinstance(error, errors.Overloaded):
+        # https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
+        retry_s = told_retry_s(error)
+        trailers.append(("grpc-retry-pushback-ms", b"%d" % max(1, round(retry_s * 1000))))
+    return status, shown_message(error, debug), trailers

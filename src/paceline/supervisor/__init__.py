@@ -1,0 +1,1 @@
+"""N server processes on one port: started, watched, replaced."""
