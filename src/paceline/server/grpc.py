@@ -13,13 +13,14 @@ Rules:
 
 from __future__ import annotations
 
+import base64
 import enum
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from paceline.core import errors
 from paceline.server.http_request import Answer, HttpRequest
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_TIMEOUT_DIGITS: Final = 8
 _MAX_TIMEOUT_S: Final = 24 * 3600.0
+_TRACEBACK_EVERY_S: Final = 1.0
 
 
 class Status(enum.IntEnum):
@@ -66,6 +68,9 @@ class GrpcConnection(Protocol):
     def write_status(self, call: GrpcCall, status: Status, message: str, trailers: Trailers) -> None:
         """End the call."""
 
+    def hold_back(self, held: bool) -> None:
+        """Give the client no more room to send, or again."""
+
 
 Trailers = Iterable[tuple[str, bytes]]
 
@@ -75,16 +80,27 @@ class GrpcCall(HttpRequest):
 
     Attributes:
         body: the message of a unary call.
+        body_seen: that message is there, though the client has not ended its side.
+        began: monotonic seconds when the headers had arrived, from when on the client's timeout counts.
         on_message: streaming calls: called with each message of the client, in order.
         on_end: streaming calls: called once the client has sent its last message.
+        on_finished: called when the call ends with a status; writes the access log.
     """
 
+    began = 0.0
+    body_seen = False
+    grpc_status = Status.OK
     on_message: Callable[[bytes], None] | None = None
     on_end: Callable[[], None] | None = None
+    on_finished: Callable[[GrpcCall], None] | None = None
 
     def send(self, message: Answer) -> None:
         """Send one message."""
-        self.connection.write_message(self, message)  # type: ignore[attr-defined]
+        cast(GrpcConnection, self.connection).write_message(self, message)
+
+    def hold(self, held: bool) -> None:
+        """Give the client no more room to send, or again: what is under way already still comes."""
+        cast(GrpcConnection, self.connection).hold_back(held)
 
     def finish(self, status: Status = Status.OK, message: str = "", trailers: Trailers = ()) -> None:
         """End the call, once.
@@ -93,7 +109,13 @@ class GrpcCall(HttpRequest):
             message: for people, when the status is not OK.
             trailers: further metadata behind the status.
         """
-        self.connection.write_status(self, status, message, trailers)  # type: ignore[attr-defined]
+        if self.answered:
+            return  # refused by the connection while its method worked on it
+        self.answered = True
+        self.grpc_status = status
+        if self.on_finished is not None:
+            self.on_finished(self)
+        cast(GrpcConnection, self.connection).write_status(self, status, message, trailers)
 
 
 @dataclass(frozen=True)
@@ -119,20 +141,42 @@ class Grpc:
     def __init__(self, app: App) -> None:
         self._app = app
         self._methods: dict[bytes, Method] = {}
+        self._load: Callable[[], Iterable[Method]] | None = None
         self._traced_at = 0.0
 
     def mount(self, methods: Iterable[Method]) -> None:
         """Add methods."""
         self._methods.update({method.path: method for method in methods})
 
+    def mount_later(self, load: Callable[[], Iterable[Method]]) -> None:
+        """Add what `load` makes, once a method is looked for: importing protobuf would delay the start."""
+        self._load = load
+
     def find(self, path: bytes) -> Method | None:
         """The method of that path."""
+        if self._load is not None:
+            load, self._load = self._load, None
+            self.mount(load())
         return self._methods.get(path)
 
     def handle(self, call: GrpcCall, method: Method) -> None:
         """Answer a call, now or later."""
+        self._app.begin(call)
+        self._guarded(call, method.handler, call)
+
+    def deliver(self, call: GrpcCall, message: bytes) -> None:
+        """Give a streaming call its next message."""
+        if call.on_message is not None:
+            self._guarded(call, call.on_message, message)
+
+    def half_close(self, call: GrpcCall) -> None:
+        """Tell a streaming call that its client has sent everything."""
+        if call.on_end is not None:
+            self._guarded(call, call.on_end)
+
+    def _guarded(self, call: GrpcCall, work: Callable[..., None], *arguments: object) -> None:
         try:
-            method.handler(call)
+            work(*arguments)
         except errors.PacelineError as error:
             self.fail(call, error)
         except Exception:
@@ -153,7 +197,10 @@ class Grpc:
         if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
             shown = wish[:40].decode("latin-1")
             raise errors.DecodeError(f"grpc-timeout: expected digits and a unit of H, M, S, m, u or n, got {shown!r}")
-        return call.received + min(int(digits) * unit, _MAX_TIMEOUT_S)
+        assert isinstance(call, GrpcCall)
+        deadline = call.began + min(int(digits) * unit, _MAX_TIMEOUT_S)
+        # The answer will wait for a busy loop as long as the call did.
+        return deadline - 2 * self._app.unread(call)
 
     def reply(
         self, call: HttpRequest, status: int, body: Answer, content_type: bytes = b"", extra: bytes = b""
@@ -168,26 +215,45 @@ class Grpc:
         assert isinstance(call, GrpcCall)
         if call.on_error is not None:
             call.on_error(call, error)
-        if isinstance(error, errors.InternalError):
-            sys.stderr.write(f"paceline: internal error: {error}\n")
-        call.finish(*grpc_status(error, self._app.debug))
+        call.finish(*grpc_status(error, self.told(error)))
 
     def crash(self, call: HttpRequest) -> None:
-        """Answer for an exception that nobody expected: a defect of ours, logged whole, but once a second at most."""
-        now = time.monotonic()
-        if now - self._traced_at >= 1.0:
-            self._traced_at = now
-            traceback.print_exc()
+        """Answer for an exception that nobody expected."""
+        self.log_exception()
         if not call.answered:
             self.fail(call, errors.InternalError("internal error"))
 
+    def log_exception(self) -> None:
+        """Log the exception being handled, a defect of ours, whole, but once a second at most."""
+        now = time.monotonic()
+        if now - self._traced_at >= _TRACEBACK_EVERY_S:
+            self._traced_at = now
+            traceback.print_exc()
 
-def grpc_status(error: errors.PacelineError, debug: bool) -> tuple[Status, str, Trailers]:
-    """Status, message and trailers of an error."""
+    def told(self, error: errors.PacelineError) -> str:
+        """What a client is told about an error; one of ours is logged."""
+        if isinstance(error, errors.InternalError):
+            sys.stderr.write(f"paceline: internal error: {error}\n")
+        return shown_message(error, self._app.debug)
+
+
+def grpc_status(error: errors.PacelineError, text: str) -> tuple[Status, str, Trailers]:
+    """Status, message and trailers of an error that is told in these words."""
     status = Status[GRPC_CODES.get(type(error), "INTERNAL")]
     trailers: list[tuple[str, bytes]] = []
     if isinstance(error, errors.Overloaded):
         # https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
         retry_s = told_retry_s(error)
         trailers.append(("grpc-retry-pushback-ms", b"%d" % max(1, round(retry_s * 1000))))
-    return status, shown_message(error, debug), trailers
+        trailers.append(("grpc-status-details-bin", _retry_info(status, text, retry_s)))
+    return status, text, trailers
+
+
+def _retry_info(status: Status, text: str, retry_s: float) -> bytes:
+    """The same for clients that look for `google.rpc.RetryInfo`."""
+    from paceline.server.messages import message  # importing protobuf would delay the start
+
+    delay = {"seconds": int(retry_s), "nanos": int(retry_s % 1 * 1e9)}
+    details = message("google.rpc.Status")(code=status, message=text)
+    details.details.add().Pack(message("google.rpc.RetryInfo")(retry_delay=delay))
+    return base64.b64encode(details.SerializeToString()).rstrip(b"=")

@@ -34,6 +34,9 @@ class HttpConnection(RequestReader):
 
     __slots__ = ()
 
+    streams = 1
+    announces_end = False
+
     # -- the transport's calls --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

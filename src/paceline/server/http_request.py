@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from paceline.core.errors import PacelineError
 from paceline.server.status import Rejection
-
-if TYPE_CHECKING:
-    from paceline.server.http1 import HttpConnection
 
 JSON: Final = b"application/json"
 
@@ -32,6 +29,7 @@ class Limits:
     body_timeout_s: float = 30.0
     keep_alive_s: float = 75.0
     write_timeout_s: float = 30.0
+    streams: int = 1024
 
 
 class Connection(Protocol):
@@ -58,6 +56,37 @@ class Connection(Protocol):
         """Write the answer; see `HttpRequest.respond`."""
 
 
+class OpenConnection(Protocol):
+    """What the listener needs of a connection, whatever it speaks.
+
+    Attributes:
+        expires: monotonic seconds from when on `on_expired` is called, once per sweep.
+        answered_at: monotonic seconds of its last answer; 0.0 before the first.
+        announces_end: its protocol lets `close` tell the client first, so that no request is lost on its way.
+    """
+
+    expires: float
+    answered_at: float
+    announces_end: bool
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no request has begun."""
+
+    @property
+    def streams(self) -> int:
+        """How many requests are under way."""
+
+    def on_expired(self) -> None:
+        """The deadline of the current phase has passed."""
+
+    def close(self) -> None:
+        """Close at once if idle, else behind what is under way; called again until it is closed."""
+
+    def abort(self) -> None:
+        """Close now, whatever is under way."""
+
+
 class Home(Protocol):
     """What a connection needs of its server.
 
@@ -68,7 +97,7 @@ class Home(Protocol):
     limits: Limits
     draining: bool
     read_buffer: memoryview
-    connections: set[HttpConnection]
+    connections: set[OpenConnection]
     receiving_bytes: int
 
     def handle(self, request: HttpRequest) -> None:

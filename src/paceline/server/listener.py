@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import resource
 import socket
 import time
-from pathlib import Path
 from typing import cast
 
-from paceline.core.errors import AddressUnavailable
 from paceline.server.app import App
-from paceline.server.http1 import HttpConnection
+from paceline.server.sniff import Sniffer
+from paceline.supervisor.addresses import unavailable
 
 _BACKLOG = 2048
 _SWEEP_S = 1.0
 _DRAIN_POLL_S = 0.01
+_LAST_CALL_S = 2.0
 # Files that are no connection: the model, its libraries, the event loop, the connection that is told to leave.
 _OTHER_FILES = 100
 _TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -46,31 +45,47 @@ class Listener:
     def __init__(self, app: App, max_connections: int) -> None:
         self._app = app
         self._max_connections = max_connections
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self._taken: dict[socket.socket, asyncio.Server] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._accepted = False  # since the last sweep
         limits = app.limits
         shortest = min(limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s, limits.write_timeout_s)
         self._sweep_s = min(_SWEEP_S, max(0.01, shortest / 4))
 
-    async def open(self, host: str, port: int) -> str:
-        """Listen; the address as `host:port`.
+    async def open(self, host: str, port: int, flag: str = "--port") -> str:
+        """Listen, on one more address if it listens already; the address as `host:port`.
+
+        Args:
+            flag: what sets the port, for the hint.
 
         Raises:
             AddressUnavailable: the port is taken or not permitted.
         """
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._connection, host, port, backlog=_BACKLOG)
+            server = await loop.create_server(self._connection, host, port, backlog=_BACKLOG)
         except OSError as error:
-            raise _unavailable(host, port, error) from error
-        bound = self._server.sockets[0].getsockname()
+            raise unavailable(host, port, error, flag) from error
+        self._servers.append(server)
+        bound = server.sockets[0].getsockname()
         return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
 
+    async def accept_from(self, sock: socket.socket) -> None:
+        """Accept from a bound or listening socket of somebody else's, which stays open when we stop."""
+        loop = asyncio.get_running_loop()
+        self._taken[sock] = await loop.create_server(self._connection, sock=sock.dup(), backlog=_BACKLOG)
+
+    def stop_accepting_from(self, sock: socket.socket) -> None:
+        """Leave the socket to others; connections that came from it go on."""
+        server = self._taken.pop(sock, None)
+        if server is not None:
+            server.close()
+
     def stop_accepting(self) -> None:
-        """Close the listening socket and every idle connection."""
-        if self._server is not None:
-            self._server.close()
+        """Close the listening sockets and every idle connection."""
+        for server in (*self._servers, *self._taken.values()):
+            server.close()
         for connection in list(self._app.connections):
             connection.close()
 
@@ -87,13 +102,30 @@ class Listener:
             self._sweeper.cancel()
         await asyncio.sleep(0)
 
+    async def retired(self, grace_s: float) -> None:
+        """Accept no more, and wait until every client has left of itself.
+
+        A client that keeps its connection is told with its next answer to come back on another one. Closing an idle
+        connection at once could meet a request on its way, so it gets `_LAST_CALL_S` for that.
+        """
+        for sock in list(self._taken):
+            self.stop_accepting_from(sock)
+        began = time.monotonic()
+        while self._app.connections and time.monotonic() < began + grace_s:
+            silent_since = time.monotonic() - _LAST_CALL_S
+            for connection in list(self._app.connections):
+                if connection.announces_end or max(began, connection.answered_at) < silent_since:
+                    connection.close()
+            await asyncio.sleep(_DRAIN_POLL_S)
+        await self.drained(0.0)
+
     def _connection(self) -> asyncio.BaseProtocol:
         if len(self._app.connections) >= self._max_connections:
             return _Refusal()
         self._accepted = True
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
-        return HttpConnection(self._app)
+        return Sniffer(self._app)
 
     def _sweep(self) -> None:
         """End overdue phases. Without connections there is no sweep, and an idle server costs nothing."""
@@ -114,40 +146,3 @@ class _Refusal(asyncio.Protocol):
         stream = cast(asyncio.WriteTransport, transport)  # uvloop's is one without being derived from it
         stream.write(_TOO_MANY)
         stream.close()
-
-
-def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:
-    reason = {
-        errno.EADDRINUSE: "the port is already in use",
-        errno.EACCES: "not permitted",
-        errno.EADDRNOTAVAIL: "this machine has no such address",
-    }.get(error.errno or 0, error.strerror or str(error))
-    if isinstance(error, socket.gaierror):
-        reason = "the host name cannot be resolved"
-    owner = _owner(port) if error.errno == errno.EADDRINUSE else None
-    by = f" by process {owner}" if owner else ""
-    return AddressUnavailable(
-        f"cannot listen on {host}:{port}: {reason}{by}",
-        hint="choose another with --port; --port 0 takes any free one",
-    )
-
-
-def _owner(port: int) -> str | None:
-    """Number and name of the process that listens on `port`, where /proc tells."""
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        except OSError:
-            return None
-        for line in lines:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
-                return f"{process.name} ({(process / 'comm').read_text().strip()})"
-        except OSError:
-            continue  # gone meanwhile, or somebody else's
-    return None
