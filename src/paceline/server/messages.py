@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -48,4 +48,15 @@ def parsed(kind: Any, data: bytes | bytearray | memoryview) -> Any:
         raise DecodeError(f"the message is not a {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
-__all__ = ["Message", "message", "parsed", "pool"]
+@lru_cache(maxsize=1024)
+def varint(number: int) -> bytes:
+    """A number as lengths and tags are written: seven bits a byte, the lowest first."""
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+__all__ = ["Message", "message", "parsed", "pool", "varint"]

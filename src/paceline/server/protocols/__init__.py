@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Final
+
 from paceline.config.settings import ServeSettings
 from paceline.server.app import App
+from paceline.server.grpc import Method
 from paceline.server.protocols import oip, openapi, operations, plain, tfs
 from paceline.server.routes import Route
+
+_GRPC: Final = ("health_grpc", "oip_grpc", "reflection")
 
 
 def all_routes(app: App, settings: ServeSettings) -> list[Route]:
@@ -16,4 +22,25 @@ def all_routes(app: App, settings: ServeSettings) -> list[Route]:
         *operations.routes(app),
         *openapi.routes(app),
         *tfs.routes(app, settings),
+    ]
+
+
+def preload() -> None:
+    """Import what gRPC needs: so late because protobuf would delay the start, and before a call has to wait for it."""
+    for name in _GRPC:
+        import_module(f"{__name__}.{name}")
+
+
+def all_methods(app: App, settings: ServeSettings) -> list[Method]:
+    """The methods of every gRPC service."""
+    from paceline.server.protocols import health_grpc, oip_grpc, reflection
+
+    own = [
+        *oip_grpc.methods(app, settings),
+    ]
+    services = {method.path.split(b"/")[1].decode() for method in own}
+    return [
+        *own,
+        *health_grpc.methods(app, services),
+        *reflection.methods({*services, health_grpc.SERVICE}),
     ]

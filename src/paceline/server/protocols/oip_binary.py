@@ -87,7 +87,7 @@ class Blobs:
                 f"Expected {expected}, got {size_bytes}",
                 model=self._model,
             )
-        return _view(self._body, spec, count, start)
+        return view(self._body, spec, count, start)
 
     def end(self) -> None:
         """Check that nothing is left.
@@ -132,7 +132,7 @@ def raw_input(body: Bytes, signature: Signature, model: str) -> Array:
             f"Expected {expected}, got {len(body)}",
             model=model,
         )
-    return _view(body, spec, math.prod(shape), 0).reshape(shape)
+    return view(body, spec, math.prod(shape), 0).reshape(shape)
 
 
 def to_bytes(array: Array) -> bytes | memoryview:
@@ -143,7 +143,12 @@ def to_bytes(array: Array) -> bytes | memoryview:
     return octets
 
 
-def _view(body: Bytes, spec: TensorSpec, count: int, start: int) -> Array:
+def view(body: Bytes, spec: TensorSpec, count: int, start: int) -> Array:
+    """The numbers that lie there, flat.
+
+    Raises:
+        SignatureMismatch: an element is no value of its datatype.
+    """
     dtype = spec.datatype.dtype
     if count == 0:
         return np.empty(0, dtype)
