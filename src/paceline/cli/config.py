@@ -9,7 +9,7 @@ import click
 
 from paceline.cli.flags import config_flag
 from paceline.config.resolve import resolve
-from paceline.config.setting import AUTO, Setting, Value
+from paceline.config.setting import Setting, Value
 from paceline.config.settings import SETTINGS, ServeSettings
 from paceline.config.toml_file import find_toml
 
@@ -62,7 +62,7 @@ def _toml_lines(settings: ServeSettings, with_origin: bool) -> list[str]:
 def _toml_line(setting: Setting, value: Value) -> str:
     if value is None and not setting.automatic:
         return f"# {setting.name} is not set"
-    shown = AUTO if value is None else str(value) if isinstance(value, Path) else value
+    shown = setting.none_text if value is None else str(value) if isinstance(value, Path) else value
     return f"{setting.name} = {_quoted(shown) if isinstance(shown, str) else json.dumps(shown)}"
 
 

@@ -57,6 +57,6 @@ def _flag(setting: Setting) -> Callable[[_F], _F]:
 
 def _default_note(setting: Setting) -> str:
     if setting.default is None:
-        return "  [default: auto]" if setting.automatic else ""
+        return f"  [default: {setting.none_text}]" if setting.automatic else ""
     default = str(setting.default).lower() if setting.type is bool else setting.default
     return f"  [default: {default}]"

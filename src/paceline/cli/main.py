@@ -42,6 +42,7 @@ class Verb(NamedTuple):
 
 VERBS: Mapping[str, Verb] = {
     "serve": Verb("paceline.cli.serve", "Serve a model over HTTP."),
+    "restart": Verb("paceline.cli.restart", "Replace the processes of a running server, losing no request."),
     "config": Verb("paceline.cli.config", "Show the settings and where each comes from."),
 }
 

@@ -2,24 +2,52 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from paceline.cli.flags import config_flag, setting_flags
-from paceline.cli.main import DEBUG
+from paceline.cli.main import DEBUG, Failure
+from paceline.config import tfs_flags
+from paceline.config.machine import usable_cores
 from paceline.config.resolve import resolve
 from paceline.config.toml_file import find_toml
+from paceline.core.errors import PacelineError
+from paceline.supervisor import VARIABLE
+
+if TYPE_CHECKING:
+    from paceline.server.supervised import Supervised
+
+_TFS = "paceline.tfs"  # a key of Context.meta
 
 
-@click.command("serve")
-@click.argument("model", type=click.Path(path_type=Path))
+class _Serve(click.Command):
+    """Reads TensorFlow Serving's command lines too: what is theirs is taken out before ours is parsed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if tfs_flags.spoken(args):
+            theirs = ctx.meta[_TFS] = tfs_flags.translate(args, usable_cores().whole)
+            args = list(theirs.rest)
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("In place of MODEL, TensorFlow Serving's flags"):
+            formatter.write_text(
+                "--model_name=m --model_base_path=/models/m --rest_api_port=8501 --port=8500 --enable_batching "
+                "--batching_parameters_file=batching.cfg, or --model_config_file=models.cfg. Its other flags are "
+                "read as well; those without effect are named at start."
+            )
+
+
+@click.command("serve", cls=_Serve)
+@click.argument("model", type=click.Path(path_type=Path), required=False, metavar="MODEL")
 @config_flag
 @click.option("--json", "as_json", is_flag=True, help="Once ready, write what the panel says as one JSON document.")
 @setting_flags
 @click.pass_context
-def command(ctx: click.Context, /, model: Path, config_path: Path | None, as_json: bool, **flags: Any) -> None:
+def command(ctx: click.Context, /, model: Path | None, config_path: Path | None, as_json: bool, **flags: Any) -> None:
     """Serve MODEL over HTTP, with settings found by measuring.
 
     Every flag is also a key of [serve] in paceline.toml and a variable PACELINE_<NAME>;
@@ -31,9 +59,57 @@ def command(ctx: click.Context, /, model: Path, config_path: Path | None, as_jso
     # Until the server takes over there is nothing to drain.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     ctx.meta[DEBUG] = flags["debug"]
-    settings = resolve(flags, os.environ, find_toml(config_path))
+    supervised = _supervisor()
+    try:
+        code = _serve(ctx, model, config_path, as_json, flags, supervised)
+    except PacelineError as error:
+        if supervised is None:
+            raise
+        # Every replica may fail alike: the supervisor says it once.
+        supervised.problem(error.message, error.hint)
+        code = Failure(error).exit_code
+    ctx.exit(code)
+
+
+def _serve(
+    ctx: click.Context,
+    model: Path | None,
+    config_path: Path | None,
+    as_json: bool,
+    flags: dict[str, Any],
+    supervised: "Supervised | None",
+) -> int:
+    theirs: tfs_flags.Command | None = ctx.meta.get(_TFS)
+    path = _one_model(ctx, model, theirs)
+    settings = resolve(flags, os.environ, find_toml(config_path), theirs.given if theirs else None)
     ctx.meta[DEBUG] = settings.debug
+    if supervised is None:
+        for note in theirs.notes if theirs else ():
+            click.echo(f"paceline: {note}", err=True)
     # Imported once the settings are known to be right: a typo need not wait for the machinery to load.
+    if settings.replicas is not None and supervised is None:
+        from paceline.supervisor.supervisor import supervise
+
+        return supervise(sys.argv[1:], settings)
     from paceline.server.serve import serve
 
-    ctx.exit(serve(model, settings, as_json=as_json))
+    return serve(path, settings, as_json=as_json, supervised=supervised)
+
+
+def _supervisor() -> "Supervised | None":
+    """The supervisor, if this process is one of its replicas."""
+    if VARIABLE not in os.environ:
+        return None
+    from paceline.server.supervised import Supervised
+
+    return Supervised.from_environment()
+
+
+def _one_model(ctx: click.Context, model: Path | None, theirs: tfs_flags.Command | None) -> Path:
+    if theirs is not None:
+        if model is not None:
+            raise click.UsageError(f"MODEL '{model}' and TensorFlow Serving's flags: give one of the two.", ctx)
+        return theirs.model
+    if model is None:
+        raise click.MissingParameter(ctx=ctx, param=next(each for each in ctx.command.params if each.name == "model"))
+    return model

@@ -1,115 +1,153 @@
-"""Prometheus text, made when somebody asks for it."""
+"""Prometheus text, made when somebody asks for it; with replicas, of all of them."""
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from paceline import __version__
 from paceline.core.stats import Histogram
 from paceline.engine.engine import Entry, Phase
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
+from paceline.server.supervised import Answers, Supervised
+from paceline.supervisor.lines import Document
+from paceline.supervisor.merging import Families, Family, merged, of_replica
 
-_HISTOGRAMS = (
+Samples = Iterable[tuple[str, str, float]]
+"""Suffix of the name, labels, value."""
+
+_HISTOGRAMS: Final = (
     ("paceline_queue_delay_seconds", "Arrival to batch start, per request.", "queue_s"),
     ("paceline_service_time_seconds", "One batch run.", "service_s"),
-    (
-        "paceline_latency_seconds",
-        "Last byte of the request to the response written, per request.",
-        "latency_s",
-    ),
+    ("paceline_latency_seconds", "Last byte of the request to the response written, per request.", "latency_s"),
     ("paceline_batch_rows", "Rows per batch.", "batch_rows"),
+)
+_GAUGES: Final[tuple[tuple[str, str, str, Callable[[ServedModel], float]], ...]] = (
+    ("paceline_instances", "Loaded copies of the model.", "sum", lambda m: m.scheduler.policy.instances),
+    ("paceline_queued_requests", "Requests that wait.", "sum", lambda m: m.queued_requests),
+    ("paceline_queued_rows", "Rows that wait.", "sum", lambda m: m.queued_rows),
+    ("paceline_running_batches", "Batches that run now.", "sum", lambda m: m.scheduler.running_batches),
+    (
+        "paceline_latency_model_residual",
+        "Relative error of the predicted service time, running mean.",
+        "max",
+        lambda m: round(m.latency.residual, 6),
+    ),
+    (
+        "paceline_latency_model_restarts",
+        "How often the service times drifted so far that the estimate began anew.",
+        "sum",
+        lambda m: m.latency.restarts,
+    ),
 )
 
 
 def exposition(app: App) -> bytes:
-    """Every metric of the server, as Prometheus reads it."""
-    lines: list[str] = []
+    """Every metric of this process, as Prometheus reads it."""
+    return _rendered(families(app))
+
+
+async def of_all_replicas(app: App, supervised: Supervised) -> bytes:
+    """The metrics of all replicas, made into those of one server."""
+    answers, state = await supervised.ask("metrics")
+    answers[str(supervised.slot)] = families(app)
+    each = [of_replica(answer, int(slot)) for slot, answer in sorted(answers.items()) if answer is not None]
+    return _rendered([*merged([*each, state.get("past", [])]), *_replicas(supervised, answers, state)])
+
+
+def families(app: App) -> Families:
+    """Every metric of this process, as data."""
     entries = app.engine.entries()
-    lines += _process(app)
-    lines += _states(entries)
-    served = [entry for entry in entries if entry.served is not None]
-    lines += _counters(served)
-    for name, text, attribute in _HISTOGRAMS:
-        lines += _head(name, "histogram", text)
-        for entry in served:
-            assert entry.served is not None
-            lines += _histogram(name, _labels(entry), getattr(entry.served.telemetry, attribute))
-    return ("\n".join(lines) + "\n").encode()
+    return [*_process(app), *_states(app, entries), *_models([entry for entry in entries if entry.served is not None])]
 
 
-def _process(app: App) -> Iterator[str]:
-    yield from _head("paceline_info", "gauge", "Version of the server.")
-    yield f'paceline_info{{version="{__version__}"}} 1'
-    yield from _head("paceline_ready", "gauge", "1 when every model is warm and the server is not draining.")
-    yield f"paceline_ready {int(app.engine.ready and not app.draining)}"
-    yield from _head("paceline_connections", "gauge", "Open connections.")
-    yield f"paceline_connections {len(app.connections)}"
-    yield from _head("paceline_malformed_requests_total", "counter", "Requests refused by the wire itself.")
-    yield f"paceline_malformed_requests_total {app.refused}"
-    yield from _head("process_resident_memory_bytes", "gauge", "Resident memory.")
-    yield f"process_resident_memory_bytes {_resident_bytes()}"
-    yield from _head("process_cpu_seconds_total", "counter", "User and system time.")
+def _process(app: App) -> Iterator[Family]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    yield f"process_cpu_seconds_total {usage.ru_utime + usage.ru_stime:.3f}"
-
-
-def _states(entries: list[Entry]) -> Iterator[str]:
-    yield from _head("paceline_model_ready", "gauge", "1 when the model is warm.")
-    for entry in entries:
-        yield f"paceline_model_ready{{{_labels(entry)}}} {int(entry.phase is Phase.AVAILABLE)}"
-
-
-def _counters(served: list[Entry]) -> Iterator[str]:
-    models = [(_labels(entry), entry.served) for entry in served if entry.served is not None]
-    yield from _head("paceline_requests_total", "counter", "Ended requests by protocol and outcome.")
-    for labels, model in models:
-        for (protocol, outcome), count in sorted(model.telemetry.requests.items()):
-            yield f'paceline_requests_total{{{labels},protocol="{protocol}",outcome="{outcome}"}} {count}'
-    yield from _head("paceline_rejected_total", "counter", "Requests refused on arrival, by reason.")
-    for labels, model in models:
-        for reason, count in sorted(model.telemetry.rejected.items()):
-            yield f'paceline_rejected_total{{{labels},reason="{reason}"}} {count}'
-    yield from _head("paceline_rows_total", "counter", "Rows that ran.")
-    for labels, model in models:
-        yield f"paceline_rows_total{{{labels}}} {model.telemetry.rows}"
-    gauges: tuple[tuple[str, str, Callable[[ServedModel], float]], ...] = (
-        ("paceline_instances", "Loaded copies of the model.", lambda m: m.scheduler.policy.instances),
-        ("paceline_queued_requests", "Requests that wait.", lambda m: m.queued_requests),
-        ("paceline_queued_rows", "Rows that wait.", lambda m: m.queued_rows),
-        ("paceline_running_batches", "Batches that run now.", lambda m: m.scheduler.running_batches),
-        (
-            "paceline_latency_model_residual",
-            "Relative error of the predicted service time, running mean.",
-            lambda m: round(m.latency.residual, 6),
-        ),
-        (
-            "paceline_latency_model_restarts",
-            "How often the service times drifted so far that the estimate began anew.",
-            lambda m: m.latency.restarts,
-        ),
+    cpu_s = round(usage.ru_utime + usage.ru_stime, 3)
+    yield _family("paceline_info", "gauge", "Version of the server.", "max", [("", f'version="{__version__}"', 1)])
+    ready = [("", "", int(app.ready))]
+    yield _family("paceline_ready", "gauge", "1 when every model is warm and the server is not draining.", "min", ready)
+    yield _family("paceline_connections", "gauge", "Open connections.", "sum", [("", "", len(app.connections))])
+    refused = [("", "", app.refused)]
+    yield _family(
+        "paceline_malformed_requests_total", "counter", "Requests refused by the wire itself.", "sum", refused
     )
-    for name, text, value in gauges:
-        yield from _head(name, "gauge", text)
-        for labels, model in models:
-            yield f"{name}{{{labels}}} {value(model)}"
+    memory = [("", "", _resident_bytes())]
+    yield _family("process_resident_memory_bytes", "gauge", "Resident memory.", "replica", memory)
+    yield _family("process_cpu_seconds_total", "counter", "User and system time.", "replica", [("", "", cpu_s)])
 
 
-def _head(name: str, kind: str, text: str) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
+def _states(app: App, entries: list[Entry]) -> Iterator[Family]:
+    ready = [("", _labels(entry), int(entry.phase is Phase.AVAILABLE)) for entry in entries]
+    yield _family("paceline_model_ready", "gauge", "1 when the model is warm.", "min", ready)
+    loads = [
+        ("", f'model="{model}",outcome="{outcome}"', count)
+        for (model, outcome), count in sorted(app.engine.loads.items())
+    ]
+    yield _family("paceline_model_loads_total", "counter", "Versions that were loaded, or failed to.", "sum", loads)
 
 
-def _histogram(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
+def _models(served: list[Entry]) -> Iterator[Family]:
+    models = [(_labels(entry), entry.served) for entry in served if entry.served is not None]
+    requests = [
+        ("", f'{labels},protocol="{protocol}",outcome="{outcome}"', count)
+        for labels, model in models
+        for (protocol, outcome), count in sorted(model.telemetry.requests.items())
+    ]
+    yield _family("paceline_requests_total", "counter", "Ended requests by protocol and outcome.", "sum", requests)
+    rejected = [
+        ("", f'{labels},reason="{reason}"', count)
+        for labels, model in models
+        for reason, count in sorted(model.telemetry.rejected.items())
+    ]
+    yield _family("paceline_rejected_total", "counter", "Requests refused on arrival, by reason.", "sum", rejected)
+    rows = [("", labels, model.telemetry.rows) for labels, model in models]
+    yield _family("paceline_rows_total", "counter", "Rows that ran.", "sum", rows)
+    for name, text, merge, value in _GAUGES:
+        yield _family(name, "gauge", text, merge, [("", labels, value(model)) for labels, model in models])
+    for name, text, attribute in _HISTOGRAMS:
+        samples = [
+            sample for labels, model in models for sample in _histogram(labels, getattr(model.telemetry, attribute))
+        ]
+        yield _family(name, "histogram", text, "sum", samples)
+
+
+def _replicas(supervised: Supervised, answers: Answers, state: Document) -> Iterator[Family]:
+    slots = range(supervised.replicas)
+    up = [("", f'replica="{slot}"', int(answers.get(str(slot)) is not None)) for slot in slots]
+    text = "1 when the replica answered for these metrics; what it counted is missing otherwise."
+    yield _family("paceline_replica_up", "gauge", text, "max", up)
+    restarts = [("", f'replica="{slot}"', count) for slot, count in enumerate(state.get("restarts", []))]
+    yield _family(
+        "paceline_replica_restarts_total", "counter", "How often a replica died and was replaced.", "sum", restarts
+    )
+
+
+def _family(name: str, kind: str, text: str, merge: str, samples: Samples) -> Family:
+    return {"name": name, "kind": kind, "help": text, "merge": merge, "samples": [list(each) for each in samples]}
+
+
+def _histogram(labels: str, histogram: Histogram) -> Iterator[tuple[str, str, float]]:
     total = 0
     for bound, count in zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True):
         total += count
         shown = bound if isinstance(bound, str) else f"{bound:g}"
-        yield f'{name}_bucket{{{labels},le="{shown}"}} {total}'
-    yield f"{name}_sum{{{labels}}} {histogram.sum:.9g}"
-    yield f"{name}_count{{{labels}}} {total}"
+        yield "_bucket", f'{labels},le="{shown}"', total
+    yield "_sum", labels, float(f"{histogram.sum:.9g}")
+    yield "_count", labels, total
+
+
+def _rendered(found: Families) -> bytes:
+    lines: list[str] = []
+    for family in found:
+        name = family["name"]
+        lines += (f"# HELP {name} {family['help']}", f"# TYPE {name} {family['kind']}")
+        for suffix, labels, value in family["samples"]:
+            lines.append(f"{name}{suffix}{{{labels}}} {value}" if labels else f"{name}{suffix} {value}")
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _labels(entry: Entry) -> str:
