@@ -19,18 +19,31 @@ class InstanceThread:
     """
 
     def __init__(self, name: str) -> None:
+        self._name = name
+        self._stopped = False
         # Bounded by construction: the scheduler gives an instance one batch at a time.
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._start()
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run `job` on the thread. It must not raise."""
+        """Run `job` on the thread. It must not raise.
+
+        After `stop`, on a thread for this job alone: a request that found the model just before it was replaced is
+        not lost.
+        """
         self._jobs.put(job)
+        if self._stopped:
+            self._jobs.put(None)
+            self._start()
 
     def stop(self) -> None:
         """Let the thread end after the job it may have."""
-        self._jobs.put(None)
+        if not self._stopped:
+            self._stopped = True
+            self._jobs.put(None)
+
+    def _start(self) -> None:
+        threading.Thread(target=self._work, name=self._name, daemon=True).start()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -28,6 +28,7 @@ import numpy as np
 from paceline.core.errors import Cancelled, DeadlineExceeded, InternalError, ModelFailed, PacelineError
 from paceline.core.requests import DONE, InferRequest
 from paceline.core.tensors import Signature, Tensors, group_of
+from paceline.engine.alarm import Alarm
 from paceline.engine.instances import InstanceThread
 from paceline.engine.running import BatchRunner, Result
 from paceline.engine.telemetry import Telemetry
@@ -42,8 +43,6 @@ _ALONE_LIMIT_S = 5e-3
 # the loop, so one run this long keeps the model on its threads for a while.
 _SURPRISE_S = 20e-3
 _WARY_S = 30.0
-# Timers of the event loop have a resolution of a millisecond and may be that early.
-_TIMER_SLACK_S = 1e-3
 
 
 class ServedModel:
@@ -55,6 +54,10 @@ class ServedModel:
         nonfinite: `error` fails requests with NaN or infinite outputs; other values let them through, and say to the
             protocols how to write them.
         alone: says whether there is at most one client.
+
+    Attributes:
+        closed: nothing may be kept for it any more.
+        on_close: called with the model, for those who keep something for it.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ServedModel:
         nonfinite: str = "error",
         max_queue_requests: int = 4096,
         max_queue_bytes: int = 256 << 20,
+        max_queue_delay_s: float = 0.0,
         alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
@@ -74,11 +78,14 @@ class ServedModel:
         self.nonfinite = nonfinite
         self.signature: Signature = prepared.signature
         self.telemetry = Telemetry()
+        self.closed = False
+        self.on_close: list[Callable[[ServedModel], object]] = []
         policy = Policy(
             max_batch_rows=prepared.max_batch_rows,
             instances=len(prepared.instances),
             max_queue_requests=max_queue_requests,
             max_queue_bytes=max_queue_bytes,
+            max_queue_delay_s=max_queue_delay_s,
         )
         self.latency = LatencyModel(prepared.profile)
         self._run_time = LatencyModel(prepared.profile)
@@ -92,8 +99,8 @@ class ServedModel:
         self._alone = alone
         self._wary_until = -_NEVER
         self._dispatching = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = _NEVER
+        self._next_deadline = Alarm(self._expire)
+        self._next_start = Alarm(self._dispatch_soon)
 
     # -- requests in ------------------------------------------------------------------------------------------
 
@@ -123,8 +130,8 @@ class ServedModel:
         if not self._dispatching:
             self._dispatching = True
             self._loop.call_soon(self._dispatch)
-        if request.deadline < self._timer_at:
-            self._arm_timer(request.deadline)
+        if request.deadline < self._next_deadline.at:
+            self._next_deadline.ring_by(request.deadline)
 
     def admit(self, deadline: float, size_bytes: int) -> None:
         """Check whether a request could be queued now, before its body is parsed.
@@ -156,11 +163,16 @@ class ServedModel:
             del request, done  # an error that is raised holds this frame, and they the error
 
     def close(self) -> None:
-        """Stop the instance threads once their batch is done."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Stop the instance threads once their batch is done.
+
+        Whoever still holds the model may go on to use it; its memory is returned when nobody does.
+        """
+        self.closed = True
         for thread in self._threads:
             thread.stop()
+        for forget in self.on_close:
+            forget(self)
+        self.on_close.clear()
 
     @property
     def idle(self) -> bool:
@@ -190,6 +202,7 @@ class ServedModel:
                 batch, dropped = scheduler.next_batch(time.monotonic())
             self._drop(dropped)
             if batch is None:
+                self._dispatch_at_next_start()
                 return
             if self._fits_the_loop(batch):
                 self._run_on_loop(batch)
@@ -202,6 +215,12 @@ class ServedModel:
         if not self._dispatching and self.scheduler.has_work:
             self._dispatching = True
             self._loop.call_soon(self._dispatch)
+
+    def _dispatch_at_next_start(self) -> None:
+        """A batch may be waiting for company: look again when it has waited long enough."""
+        with self._lock:
+            start = self.scheduler.next_start()
+        self._next_start.ring_by(start)
 
     def _fits_the_loop(self, batch: Batch) -> bool:
         if batch.started < self._wary_until:
@@ -371,21 +390,12 @@ class ServedModel:
 
     # -- deadlines --------------------------------------------------------------------------------------------
 
-    def _arm_timer(self, deadline: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()) + _TIMER_SLACK_S, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._timer_at = _NEVER
+    def _expire(self) -> None:
         with self._lock:
             late = self.scheduler.expired(time.monotonic())
             deadline = self.scheduler.next_deadline()
         self._drop(late)
-        if deadline < _NEVER:
-            self._arm_timer(deadline)
+        self._next_deadline.ring_by(deadline)
 
 
 def _resolve(done: asyncio.Future[Tensors], request: InferRequest) -> None:

@@ -22,11 +22,17 @@ def run_joined(instance: Instance, pieces: list[Tensors]) -> Tensors:
     return instance.run(joined(pieces))
 
 
-def typical_run_s(run: Callable[[], Tensors], until: float) -> float:
-    """Lower quartile of up to seven runs after an untimed one, since a busy machine only ever adds time."""
+def typical_run_s(run: Callable[[], Tensors], until: float, rest: float = 0.0) -> float:
+    """Lower quartile of up to seven runs after an untimed one, since a busy machine only ever adds time.
+
+    Args:
+        rest: pause before each run, in times of the run before it: others need the cores as well.
+    """
     run()
     times: list[float] = []
     while len(times) < 7:
+        if rest and times:
+            time.sleep(rest * times[-1])
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)

@@ -11,6 +11,7 @@ Rules:
   first run, what tells whether rows are independent (rows together and each apart: four runs, three when there is no
   time for four), a few runs of less than `LONG_BATCH_S` each, and measuring one split, unless a batch takes longer
   than `_TOO_LONG_TO_COMPARE_S`. A model that takes longer than that, and than the budget, runs four times.
+- What takes the place of a version that serves is set up like it, and measured with pauses: clients wait for the cores.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ _SPLIT_NEAR_BEST = 0.8
 _CLEARLY_SHORTER = 0.85
 # Comparing splits runs a full batch a dozen times; a start that long helps nobody.
 _TOO_LONG_TO_COMPARE_S = 0.5
+# Beside live traffic: the pause after a run, in runs.
+_REST = 3.0
+_KEPT = "as the version before: measuring splits would disturb those that it serves"
 _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
@@ -72,31 +76,37 @@ class Prepared:
     example: Tensors
     empty_outputs: Tensors
     reasons: dict[str, str] = field(default_factory=dict)
+    wishes: Wishes = Wishes()
 
 
-def prepare(loaded: LoadedModel, cores: int, wishes: Wishes, given: Tensors | None = None) -> Prepared:
+def prepare(
+    loaded: LoadedModel, cores: int, wishes: Wishes, given: Tensors | None = None, like: Prepared | None = None
+) -> Prepared:
     """Warm a model up and choose its settings. Blocks; call it on a thread.
 
     Args:
         cores: whole cores that this process may use.
         given: example inputs of the user, shape [rows, ...].
+        like: what serves now, and will be replaced by this.
 
     Raises:
         ModelFailed: no input could be found that the model accepts.
     """
-    return _Warmup(loaded, cores, wishes).run(given)
+    return _Warmup(loaded, cores, wishes, like if like is not None and like.wishes == wishes else None).run(given)
 
 
 class _Warmup:
-    def __init__(self, loaded: LoadedModel, cores: int, wishes: Wishes) -> None:
+    def __init__(self, loaded: LoadedModel, cores: int, wishes: Wishes, like: Prepared | None) -> None:
         self._loaded = loaded
         self._cores = cores
         self._wishes = wishes
         self._until = time.monotonic() + wishes.budget_s
         self._single_s = 0.0  # the shortest run of the fewest rows so far
         self._reasons: dict[str, str] = {}
-        self._handover_s = handover_s()
-        self._inline_limit_s = min(max(4 * self._handover_s, 250e-6), 500e-6)
+        self._like = like
+        # Beside live traffic a hand-over would look longer than it is.
+        self._handover_s = handover_s() if like is None else 0.0
+        self._inline_limit_s = like.inline_limit_s if like else min(max(4 * self._handover_s, 250e-6), 500e-6)
         declared = loaded.signature
         self._takes_one_row = declared.batched and declared.inputs[0].shape[0] == 1
 
@@ -104,6 +114,10 @@ class _Warmup:
         """All of it, in order."""
         single = self._loaded.instances(1, 1)[0]
         signature, sample, outputs = self._understand(single, given)
+        if self._like is not None:
+            if self._like.signature == signature:
+                return self._as_before(self._like, sample, outputs)
+            self._handover_s = handover_s()
         most = self._most_rows(signature)
         profile = self._profile(single, sample, signature, most)
         max_rows = self._choose_rows(profile, signature.batched)
@@ -121,6 +135,26 @@ class _Warmup:
             example=tuple(array[:1] for array in sample) if signature.batched else sample,
             # A model without rows never has an empty request, and its outputs may be scalars.
             empty_outputs=tuple(output[:0] for output in outputs) if signature.batched else (),
+            reasons=self._reasons,
+            wishes=self._wishes,
+        )
+
+    def _as_before(self, like: Prepared, sample: Tensors, outputs: Tensors) -> Prepared:
+        """Settings of the version that serves, with the times of this one."""
+        batched = like.signature.batched
+        for name in ("max_batch_size", "instances", "threads"):
+            self._reasons[name] = "as configured" if like.reasons[name].startswith("as configured") else _KEPT
+        instances = self._loaded.instances(len(like.instances), like.threads)
+        measured = []
+        for rows in dict.fromkeys((1, like.max_batch_rows)):
+            pieces = [examples.repeated(sample, 1) if batched else sample] * rows
+            measured.append((rows, typical_run_s(partial(run_joined, instances[0], pieces), self._until, rest=_REST)))
+        return replace(
+            like,
+            instances=instances,
+            profile=_between(like.profile, measured),
+            example=tuple(array[:1] for array in sample) if batched else sample,
+            empty_outputs=tuple(output[:0] for output in outputs) if batched else (),
             reasons=self._reasons,
         )
 
@@ -328,6 +362,13 @@ def _scaled(known: list[tuple[int, float]], measured: list[tuple[int, float]]) -
     rows, seconds = measured[-1]
     ratio = seconds / dict(known)[rows] if rows in dict(known) else 1.0
     return [*measured, *((size, ratio * taken) for size, taken in known if size > rows)]
+
+
+def _between(known: list[tuple[int, float]], measured: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """`measured` at both ends, and between them `known` in the proportion of the last."""
+    ratio = measured[-1][1] / known[-1][1] if known[-1][1] else 1.0
+    inside = [(rows, ratio * seconds) for rows, seconds in known if measured[0][0] < rows < measured[-1][0]]
+    return sorted([*measured, *inside])
 
 
 def _equal(datatype: DataType, one: Array, other: Array) -> bool:

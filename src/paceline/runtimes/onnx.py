@@ -22,6 +22,7 @@ import onnxruntime as ort
 from paceline.core.errors import InvalidRequest, ModelFailed, ModelLoadError
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
 from paceline.runtimes.base import Instance
+from paceline.runtimes.onnx_file import check
 
 _TYPES = {
     "tensor(bool)": DataType.BOOL,
@@ -53,6 +54,7 @@ class OnnxModel:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise ModelLoadError(f"{path}: no such model file")
+        check(path)
         self._path = path
         self._session = self._open(threads=1)
         inputs = tuple(_tensor_spec(node, path) for node in self._session.get_inputs())

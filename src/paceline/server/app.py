@@ -11,18 +11,21 @@ import secrets
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import orjson
 
 from paceline.core.errors import DecodeError, InternalError, PacelineError
 from paceline.engine.engine import Engine
 from paceline.server import encoding
-from paceline.server.grpc import Grpc
-from paceline.server.http1 import JSON, READ_BYTES, HttpConnection, HttpRequest, Limits
+from paceline.server.grpc import Grpc, GrpcCall
+from paceline.server.http1 import JSON, READ_BYTES, HttpRequest, Limits
+from paceline.server.http_request import OpenConnection
 from paceline.server.routes import Route, Router, Unrouted
+from paceline.server.shared_repository import AnyRepository
 from paceline.server.status import Rejection, describe, error_body
+from paceline.server.supervised import Supervised
 
 _MAX_ID: Final = 100
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
@@ -39,6 +42,11 @@ class App:
         timeout_s: deadline of a request that names none.
         debug: show clients the model's own error messages.
         log: where access lines go; None: nowhere.
+        repository: where the models come from; None: a single file.
+
+    Attributes:
+        held_back: not ready, whatever the models are: other replicas are not ready yet.
+        supervised: the way to the other replicas; None: there are none.
     """
 
     def __init__(
@@ -49,17 +57,22 @@ class App:
         timeout_s: float = 30.0,
         debug: bool = False,
         log: Callable[[bytes], object] | None = None,
+        repository: AnyRepository | None = None,
     ) -> None:
         self.engine = engine
+        self.repository = repository
         self.limits = limits
         self.timeout_s = timeout_s
         self.debug = debug
         self.draining = False
+        self.held_back = False
+        self.supervised: Supervised | None = None
         self.read_buffer = memoryview(bytearray(READ_BYTES))
-        self.connections: set[HttpConnection] = set()
+        self.connections: set[OpenConnection] = set()
         self.receiving_bytes = 0
         self.refused = 0
         self._log = log
+        self._replying: set[asyncio.Task[None]] = set()
         self._in_pass = False
         self._traced_at = 0.0
         self._cpu_s = 0.0
@@ -75,6 +88,20 @@ class App:
         """Set the table of routes."""
         self._router = Router(routes)
 
+    def drain(self) -> None:
+        """Be not ready from now on, and tell those who watch."""
+        self.draining = True
+        self._tell_watchers()
+
+    def take_part(self) -> None:
+        """Be ready as soon as the models are: nothing else is waited for any more."""
+        self.held_back = False
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for callback in tuple(self.engine.on_change):
+            callback()
+
     def routed(self, method: str, path: str) -> bool:
         """True when a route answers this method and path."""
         try:
@@ -82,6 +109,17 @@ class App:
         except Unrouted:
             return False
         return True
+
+    @property
+    def ready(self) -> bool:
+        """True when every model is warm and nothing keeps the server from taking part."""
+        return self.engine.ready and not self.draining and not self.held_back
+
+    @property
+    def alone(self) -> bool:
+        """True when nobody can wait while the loop computes: one client at most, with one request under way."""
+        connections = self.connections
+        return len(connections) <= 1 and all(connection.streams <= 1 for connection in connections)
 
     # -- what connections call --------------------------------------------------------------------------------
 
@@ -102,6 +140,16 @@ class App:
             self._reject(request, problem.rejection)
         except Exception:
             self.crash(request)
+
+    def begin(self, call: GrpcCall) -> None:
+        """A gRPC call begins: its identity, if the client or the log asks for one, and its line in the log."""
+        if not self._in_pass:
+            self._begin_pass(call.received)
+        if self._log is not None:
+            self._identify(call)
+            call.on_finished = self._log_access
+        elif b"x-request-id" in call.headers:
+            self._identify(call)
 
     def refuse(self, request: HttpRequest, rejection: Rejection) -> None:
         """Answer a request that is not valid HTTP or breaks a limit."""
@@ -129,7 +177,7 @@ class App:
             raise DecodeError(f"x-request-timeout-ms: expected milliseconds from 1 to {_MAX_TIMEOUT_MS}, got {shown!r}")
         deadline = request.received + timeout_ms / 1000
         # The answer will wait for a busy loop as long as the request did.
-        return deadline - 2 * self._unread(request) if self._unread_s else deadline
+        return deadline - 2 * self.unread(request)
 
     def reply(
         self,
@@ -152,6 +200,20 @@ class App:
         request.respond(status, body, content_type, extra)
         if self._log is not None:
             self._log_access(request)
+
+    def reply_later(self, request: HttpRequest, body: Coroutine[Any, Any, bytes], content_type: bytes = JSON) -> None:
+        """Answer with what a coroutine returns; it has a deadline of its own."""
+        task = asyncio.get_running_loop().create_task(self._reply_with(request, body, content_type))
+        self._replying.add(task)
+        task.add_done_callback(self._replying.discard)
+
+    async def _reply_with(self, request: HttpRequest, body: Coroutine[Any, Any, bytes], content_type: bytes) -> None:
+        try:
+            self.reply(request, 200, await body, content_type)
+        except PacelineError as error:
+            self.fail(request, error)
+        except Exception:
+            self.crash(request)
 
     def fail(self, request: HttpRequest, error: PacelineError) -> None:
         """Answer with an error."""
@@ -187,8 +249,10 @@ class App:
         self._in_pass = True
         asyncio.get_running_loop().call_soon(self._end_pass)
 
-    def _unread(self, request: HttpRequest) -> float:
+    def unread(self, request: HttpRequest) -> float:
         """Seconds that this request may have lain unread: not longer than since its client's last answer."""
+        if not self._unread_s:
+            return 0.0
         return min(self._unread_s, max(0.0, request.received - request.connection.answered_at))
 
     def _end_pass(self) -> None:
@@ -221,6 +285,9 @@ class App:
             "request_id": _shown(request.id),
             "ms": round((time.monotonic() - request.received) * 1000, 3) if request.received else None,
         }
+        if isinstance(request, GrpcCall):
+            line["status"] = 200
+            line["grpc_status"] = request.grpc_status.name
         if b"traceparent" in request.headers:
             line["traceparent"] = _shown(request.headers[b"traceparent"])
         self._log(orjson.dumps(line) + b"\n")

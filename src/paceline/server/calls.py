@@ -30,15 +30,24 @@ T = TypeVar("T")
 
 
 class PerModel(dict[ServedModel, T]):
-    """What a protocol makes once for each model, such as its decoders."""
+    """What a protocol makes once for each model, such as its decoders; it must not refer to the model.
+
+    A model that is closed is forgotten, so that its memory can be returned.
+    """
 
     def __init__(self, make: Callable[[ServedModel], T]) -> None:
         super().__init__()
         self._make = make
 
     def __missing__(self, model: ServedModel) -> T:
-        made = self[model] = self._make(model)
+        made = self._make(model)
+        if not model.closed:
+            self[model] = made
+            model.on_close.append(self._forget)
         return made
+
+    def _forget(self, model: ServedModel) -> None:
+        self.pop(model, None)
 
 
 class Desk(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -34,9 +34,15 @@ Line = tuple[str, str, str]
 """What it is, its value, and why."""
 
 
-def show_live(name: str, address: str, settings: ServeSettings) -> None:
+def show_live(names: Sequence[str], address: str, settings: ServeSettings) -> None:
     """Say that the port is open."""
-    _print(f"paceline: live on http://{address} (host: {settings.origin('host')}), warming up '{name}'")
+    what = f"'{names[0]}'" if len(names) == 1 else f"{len(names)} models"
+    _print(f"paceline: live on http://{address} (host: {settings.origin('host')}), warming up {what}")
+
+
+def show_line(text: str) -> None:
+    """Say one thing that happened."""
+    _print(f"paceline: {text}")
 
 
 def show_fewer_connections(connections: int, settings: ServeSettings) -> None:
@@ -73,13 +79,53 @@ def show_ready(
     _print("\n" + "\n\n".join(_indented(block) for block in blocks if block) + "\n")
 
 
+def show_models_ready(
+    entries: Sequence[Entry], cores: Cores, address: str, seconds: float, settings: ServeSettings
+) -> None:
+    """Show a panel with one line for each version of each model."""
+    url = _url(address)
+    lines = [(f"{entry.name} {entry.version}", *_summary(entry)) for entry in entries]
+    served = sum(entry.served is not None for entry in entries)
+    said = {"explicit": "by request", "none": "as they were at the start"}
+    changes = said.get(settings.model_control_mode, f"watched every {settings.repository_poll_s:g} s")
+    blocks = [
+        f"{_styled(_BOLD, f'{served} of {len(entries)}')} versions ready after {seconds:.2f} s; changes: {changes}",
+        _columns(lines) if lines else "",
+        _columns(
+            [
+                ("cores", str(cores.whole), f"{cores.why}; models share them"),
+                ("try it", _styled(_BLUE, f"{url}/docs"), ""),
+                ("metrics", _styled(_BLUE, f"{url}/metrics"), ""),
+            ]
+        ),
+    ]
+    _print("\n" + "\n\n".join(_indented(block) for block in blocks if block) + "\n")
+
+
+def write_models_ready(
+    entries: Sequence[Entry], cores: Cores, address: str, seconds: float, settings: ServeSettings
+) -> None:
+    """Write what the panel shows of several models to stdout, as one JSON document on one line."""
+    models = [_model(entry, entry.served.prepared, cores, settings) for entry in entries if entry.served is not None]
+    failed = [
+        {"model": entry.name, "version": entry.version, "reason": entry.reason}
+        for entry in entries
+        if entry.served is None
+    ]
+    _write({"url": _url(address), "models": models, "failed": failed, "ready_s": round(seconds, 3)})
+
+
 def write_ready(
     entry: Entry, prepared: Prepared, cores: Cores, address: str, seconds: float, settings: ServeSettings
 ) -> None:
     """Write what the panel shows to stdout, as one JSON document on one line."""
+    document = {"url": _url(address), **_model(entry, prepared, cores, settings), "ready_s": round(seconds, 3)}
+    _write(document)
+
+
+def _model(entry: Entry, prepared: Prepared, cores: Cores, settings: ServeSettings) -> dict[str, Any]:
     batching, _, why = prepared.reasons.get("batching", "on").partition(": ")
-    document = {
-        "url": _url(address),
+    return {
         "model": entry.name,
         "version": entry.version,
         "platform": entry.platform,
@@ -93,8 +139,21 @@ def write_ready(
             "cores": _chosen(cores.whole, cores.why),
             "timeout_ms": _chosen(settings.timeout_ms, settings.origin("timeout_ms")),
         },
-        "ready_s": round(seconds, 3),
     }
+
+
+def _summary(entry: Entry) -> tuple[str, str]:
+    if entry.served is None:
+        return entry.phase.value if entry.phase.value != "END" else "failed", entry.reason
+    prepared = entry.served.prepared
+    split = f"{len(prepared.instances)} x {prepared.threads}, up to {prepared.max_batch_rows} rows"
+    delay_s = entry.served.scheduler.policy.max_queue_delay_s
+    if delay_s:
+        split += f" within {delay_s * 1e3:g} ms"
+    return split, prepared.reasons["instances"]
+
+
+def _write(document: dict[str, Any]) -> None:
     with suppress(OSError):  # whoever started the server may have gone; its clients have not
         os.write(1, orjson.dumps(document) + b"\n")
 
@@ -134,10 +193,16 @@ def _settings(prepared: Prepared, cores: Cores, settings: ServeSettings) -> Iter
     yield "instances", str(len(prepared.instances)), reasons["instances"]
     yield "threads", f"{prepared.threads} each", reasons["threads"]
     yield "cores", str(cores.whole), cores.why
-    yield "queue delay", "none", "a batch is what has come while the last one ran"
+    yield "queue delay", *_queue_delay(settings)
     yield "deadline", f"{settings.timeout_ms / 1000:g} s", settings.origin("timeout_ms")
     profile = ", ".join(f"{rows}: {_time(seconds)}" for rows, seconds in _few(prepared.profile))
     yield "service time", f"{profile} (rows: time of one run)", ""
+
+
+def _queue_delay(settings: ServeSettings) -> tuple[str, str]:
+    if not settings.max_queue_delay_ms:
+        return "none", "a batch is what has come while the last one ran"
+    return f"{settings.max_queue_delay_ms:g} ms", f"{settings.origin('max_queue_delay_ms')}; without, none would wait"
 
 
 def _few(profile: list[tuple[int, float]]) -> list[tuple[int, float]]:

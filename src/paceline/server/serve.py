@@ -12,45 +12,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
-import re
+import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from paceline.config.machine import usable_cores
+from paceline.config.machine import usable_cores, usable_memory_bytes
 from paceline.config.settings import ServeSettings
-from paceline.core.errors import ConfigError, PacelineError
-from paceline.core.tensors import Tensors
-from paceline.engine.engine import Engine, Entry, Phase
-from paceline.engine.examples import from_file
-from paceline.engine.model import ServedModel
-from paceline.engine.warmup import Prepared, Wishes, prepare
-from paceline.runtimes.base import LoadedModel, load
+from paceline.engine.engine import Engine
+from paceline.engine.loading import Loader
 from paceline.server.app import App
 from paceline.server.http_request import Limits
 from paceline.server.listener import Listener, allow_connections
-from paceline.server.panel import show_failed, show_fewer_connections, show_live, show_ready, write_ready
-from paceline.server.protocols import all_routes
+from paceline.server.metrics import families
+from paceline.server.models import models_at
+from paceline.server.panel import show_fewer_connections, show_line, show_live
+from paceline.server.protocols import all_methods, all_routes, preload
+from paceline.server.shared_repository import SharedRepository
+from paceline.server.supervised import Supervised
+from paceline.supervisor.addresses import shown
+from paceline.supervisor.merging import Families
 
-# Requests leave no cycles behind: collecting a hundred times less often than by default costs no memory.
-_GC_THRESHOLD = 70_000
-# A thread whose batch is done waits for the interpreter at most this long; by default its core would idle for 5 ms.
-_SWITCH_INTERVAL_S = 2e-4
-
-_MOST_NAME = 128
 _T = TypeVar("_T")
 
 
-def serve(model_path: Path, settings: ServeSettings, *, as_json: bool = False) -> int:
+def serve(
+    model_path: Path, settings: ServeSettings, *, as_json: bool = False, supervised: Supervised | None = None
+) -> int:
     """Serve a model until a signal says stop; the process's exit code.
 
     Args:
         as_json: once it is ready, write what the panel shows to stdout as one JSON document.
+        supervised: the supervisor, when this process is one of its replicas.
 
     Raises:
         ModelLoadError, RuntimeUnavailable, AddressUnavailable, ConfigError: it could not start.
@@ -60,18 +59,18 @@ def serve(model_path: Path, settings: ServeSettings, *, as_json: bool = False) -
 
     # A number past its type is refused where it is read: numpy need not warn about it on stderr as well.
     np.seterr(over="ignore")
+    _limit_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Server(model_path, settings, as_json).run())
+        return runner.run(_Server(model_path, settings, as_json, supervised).run())
 
 
 class _Server:
-    def __init__(self, model_path: Path, settings: ServeSettings, as_json: bool) -> None:
-        self._path = model_path
+    """Signals, listeners and the drain; what is served is the business of `models`."""
+
+    def __init__(self, model_path: Path, settings: ServeSettings, as_json: bool, supervised: Supervised | None) -> None:
         self._as_json = as_json
-        name = settings.name or _name_of(model_path)
-        self._name = name
-        settings.check_models([name])
-        self._settings = settings.for_model(name)
+        self._supervised = supervised
+        self._settings = settings
         self._engine = Engine()
         self._app = App(
             self._engine,
@@ -80,80 +79,125 @@ class _Server:
             debug=settings.debug,
             log=_write_to_stderr if settings.access_log else None,
         )
+        self._app.supervised = supervised
+        self._app.held_back = supervised is not None
+        cores = usable_cores() if supervised is None else usable_cores().shared_by(supervised.replicas)
+        self._loader = Loader(self._engine, cores.whole, alone=lambda: self._app.alone)
+        self._models = models_at(model_path, settings, self._engine, self._loader, cores)
+        self._app.repository = self._models.repository
+        if supervised is not None:
+            supervised.answers("metrics", self._metrics)
+            if self._models.repository is not None:
+                self._app.repository = SharedRepository(self._models.repository, supervised)
         self._stop = asyncio.Event()
+        self._retires = False
         self._interrupts = 0
 
     async def run(self) -> int:
         """The whole life."""
         started = time.monotonic()
         self._watch_signals()
-        loaded = await self._until_stopped(asyncio.to_thread(load, self._path))
-        given = await self._until_stopped(asyncio.to_thread(self._examples, loaded))
-        entry = Entry(self._name, "1", loaded.platform, loaded.signature)
-        self._engine.add(entry)
+        names = await self._until_stopped(self._models.read())
         self._app.mount(all_routes(self._app, self._settings))
+        self._app.grpc.mount_later(partial(all_methods, self._app, self._settings))
         connections = allow_connections(self._settings.max_connections)
-        listener = Listener(self._app, connections)
-        address = await listener.open(self._settings.host, self._settings.port)
-        show_live(self._name, address, self._settings)
-        if connections < self._settings.max_connections:
+        self._listener = listener = Listener(self._app, connections)
+        address = await self._listen(names)
+        if connections < self._settings.max_connections and self._speaks:
             show_fewer_connections(connections, self._settings)
         try:
-            await self._warm_up(entry, loaded, given, address, started)
+            await self._until_stopped(self._models.load())
+            if self._speaks:
+                self._models.show(address, time.monotonic() - started, self._as_json)
+            if self._supervised is not None:
+                self._report_ready()
+            preloading = asyncio.ensure_future(asyncio.to_thread(preload))
+            watching = asyncio.ensure_future(self._models.watch())
             await self._stop.wait()
+            await preloading
+            watching.cancel()
         finally:
             await self._drain(listener)
         return 0
 
-    def _examples(self, loaded: LoadedModel) -> Tensors | None:
-        path = self._settings.examples
-        try:
-            return None if path is None else from_file(path, loaded.signature)
-        except ConfigError as error:
-            raise _plainer(error, path) from error
+    @property
+    def _speaks(self) -> bool:
+        return self._supervised is None or self._supervised.speaks
 
-    async def _warm_up(
-        self, entry: Entry, loaded: LoadedModel, given: Tensors | None, address: str, started: float
-    ) -> None:
-        settings = self._settings
-        wishes = Wishes(settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s)
-        cores = usable_cores()
-        try:
-            prepared = await self._until_stopped(asyncio.to_thread(prepare, loaded, cores.whole, wishes, given))
-        except PacelineError as error:
-            entry.phase, entry.reason = Phase.FAILED, str(error)
-            show_failed(self._name, error)
-            return
-        self._open(entry, prepared)
-        ready_s = time.monotonic() - started
-        if self._as_json:
-            write_ready(entry, prepared, cores, address, ready_s, settings)
-        show_ready(entry, prepared, cores, address, ready_s, settings)
+    async def _listen(self, names: list[str]) -> str:
+        """Open the ports; the address of the first."""
+        settings, supervised = self._settings, self._supervised
+        if supervised is None:
+            addresses = [await self._listener.open(settings.host, settings.port)]
+            if settings.grpc_port is not None:
+                addresses.append(await self._listener.open(settings.host, settings.grpc_port, "--grpc-port"))
+        else:
+            supervised.listen(self)
+            own = supervised.sockets[supervised.slot]
+            addresses = list(dict.fromkeys(shown(sock) for sock in own))
+            if supervised.first:
+                await self._accept(own)
+        if self._speaks:
+            show_live(names, addresses[0], settings)
+            if settings.grpc_port is not None:
+                show_line(f"live on {addresses[-1]}, too (grpc_port: {settings.origin('grpc_port')})")
+        return addresses[0]
 
-    def _open(self, entry: Entry, prepared: Prepared) -> None:
-        settings = self._settings
-        served = ServedModel(
-            entry.name,
-            entry.version,
-            prepared,
-            nonfinite=settings.nonfinite,
-            max_queue_requests=settings.max_queue_requests,
-            max_queue_bytes=settings.max_queue_mb << 20,
-            alone=lambda: len(self._app.connections) <= 1,
-        )
-        self._engine.opened(entry, served)
-        # What lives now lives to the end: keep the collector from walking it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD)
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    async def _metrics(self, _: object) -> Families:
+        return families(self._app)
+
+    # -- what the supervisor says -----------------------------------------------------------------------------
+
+    def _report_ready(self) -> None:
+        """Tell the supervisor once all models are warm."""
+        supervised, engine = self._supervised, self._engine
+        assert supervised is not None
+        if engine.ready:
+            engine.on_change.discard(self._report_ready)
+            supervised.ready()
+        elif self._report_ready not in engine.on_change:
+            engine.on_change.add(self._report_ready)
+            reasons = [f"'{entry.name}' version {entry.version}: {entry.reason}" for entry in engine.entries()]
+            supervised.problem("; ".join(reason for reason in reasons if not reason.endswith(": ")))
+
+    def go(self) -> None:
+        """Take part."""
+        supervised = self._supervised
+        assert supervised is not None
+        self._app.take_part()
+        if not supervised.first:
+            self.adopt(supervised.slot)
+
+    def adopt(self, slot: int) -> None:
+        """Accept what comes to a slot."""
+        assert self._supervised is not None
+        self._accepting = asyncio.ensure_future(self._accept(self._supervised.sockets[slot]))
+
+    async def _accept(self, sockets: list[socket.socket]) -> None:
+        for sock in sockets:
+            await self._listener.accept_from(sock)
+
+    def release(self, slot: int) -> None:
+        """Leave a slot to its own process."""
+        assert self._supervised is not None
+        for sock in self._supervised.sockets[slot]:
+            self._listener.stop_accepting_from(sock)
+
+    def leave(self, *, retire: bool) -> None:
+        """Drain and end."""
+        self._retires = retire
+        self._stop.set()
 
     # -- stopping ---------------------------------------------------------------------------------------------
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        if self._supervised is None:
+            loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        else:
+            # The terminal sends it to every process; what follows from it is for the supervisor to say.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _interrupted(self) -> None:
         self._interrupts += 1
@@ -174,10 +218,16 @@ class _Server:
 
     async def _drain(self, listener: Listener) -> None:
         settings = self._settings
-        self._app.draining = True
-        await asyncio.sleep(settings.lame_duck_ms / 1000)
-        listener.stop_accepting()
-        await listener.drained(settings.grace_ms / 1000)
+        self._app.drain()
+        if self._retires:
+            await listener.retired(settings.grace_ms / 1000)
+        else:
+            await asyncio.sleep(settings.lame_duck_ms / 1000)
+            listener.stop_accepting()
+            await listener.drained(settings.grace_ms / 1000)
+        if self._supervised is not None:
+            self._supervised.totals(families(self._app))
+        self._loader.close()
         self._engine.close()
         # The end has begun: a signal that comes late must not turn the exit code into its own.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
@@ -186,19 +236,13 @@ class _Server:
             _leave()
 
 
-def _name_of(path: Path) -> str:
-    """A model name from a file name: what may not stand in a URL or a metric label becomes a hyphen."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:_MOST_NAME] or "model"
-
-
-def _plainer(error: ConfigError, path: Path | None) -> ConfigError:
-    """The error about a file of examples in the operator's terms: no number of the system, no file for a model."""
-    cause = error.__cause__
-    if isinstance(cause, OSError):
-        why = (cause.strerror or "cannot be read").lower()
-    else:
-        why = str(cause).replace(f" for model '{path.name}'", "") if path is not None else str(cause)
-    return ConfigError(f"examples: {path}: {why}", hint=error.hint)
+def _limit_memory() -> None:
+    """Refuse what no memory is there for: one load or batch fails, where else the kernel would end the process."""
+    memory = usable_memory_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if memory is not None and (soft == resource.RLIM_INFINITY or soft > memory):
+        with contextlib.suppress(OSError, ValueError):  # a hard limit below it does as well
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
 
 
 def _limits(settings: ServeSettings) -> Limits:
@@ -212,6 +256,7 @@ def _limits(settings: ServeSettings) -> Limits:
         body_timeout_s=settings.body_timeout_ms / 1000,
         keep_alive_s=settings.keep_alive_ms / 1000,
         write_timeout_s=settings.write_timeout_ms / 1000,
+        streams=settings.max_concurrent_streams,
     )
 
 

@@ -5,7 +5,7 @@ GET  /v2/health/live, /v2/health/ready
 GET  /v2/models/NAME[/versions/N][/ready|config|stats]
 GET  /v2/models/stats
 POST /v2/models/NAME[/versions/N]/infer
-POST /v2/repository/index, /v2/repository/models/NAME/load|unload    503: models do not come and go by request
+POST /v2/repository/...                               see oip_repository
 
 Rules:
 - Health answers carry JSON: KServe's client reads it, Triton's looks at the status alone.
@@ -29,16 +29,15 @@ from paceline.server.calls import Inference, PerModel
 from paceline.server.content import require_json
 from paceline.server.http1 import HttpRequest
 from paceline.server.json_tensors import dumps
+from paceline.server.protocols import oip_repository
 from paceline.server.protocols.oip_binary import HEADER, OCTETS
 from paceline.server.protocols.oip_infer import Codec
 from paceline.server.protocols.oip_metadata import config, metadata
 from paceline.server.protocols.oip_statistics import statistics
-from paceline.server.routes import Route, Unrouted
-from paceline.server.status import Rejection
+from paceline.server.routes import Route
 
 _EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "statistics")
 _MODEL: Final = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
-_REPOSITORY: Final = r"/v2/repository(?:/[^/]+)?/(?:index|models/[^/]+/(?:load|unload))"
 _TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
 
 
@@ -60,7 +59,7 @@ def routes(app: App, settings: ServeSettings) -> list[Route]:
         route("GET", _MODEL + "/ready", oip.model_ready),
         route("GET", _MODEL + "/config", oip.model_config),
         route("GET", _MODEL + "/stats", oip.model_statistics),
-        route("POST", _REPOSITORY, oip.repository),
+        *oip_repository.routes(app),
     ]
 
 
@@ -83,7 +82,7 @@ class _Oip:
     def server(self, http: HttpRequest) -> None:
         """GET /v2."""
         name = self._settings.server_name
-        self._app.reply(http, 200, dumps({"name": name, "version": __version__, "extensions": list(_EXTENSIONS)}))
+        self._app.reply(http, 200, dumps({"name": name, "version": __version__, "extensions": extensions(self._app)}))
 
     def live(self, http: HttpRequest) -> None:
         """GET /v2/health/live."""
@@ -91,13 +90,13 @@ class _Oip:
 
     def ready(self, http: HttpRequest) -> None:
         """GET /v2/health/ready."""
-        ready = self._app.engine.ready and not self._app.draining
+        ready = self._app.ready
         self._app.reply(http, 200 if ready else 503, dumps({"ready": ready}))
 
     def model(self, http: HttpRequest, model: str, version: str | None = None) -> None:
         """GET /v2/models/NAME."""
         entry, _ = self._served(model, version)
-        self._app.reply(http, 200, dumps(metadata(entry, self._app.engine.versions(model))))
+        self._app.reply(http, 200, dumps(metadata(entry, self._app.engine.available(entry.name))))
 
     def model_ready(self, http: HttpRequest, model: str, version: str | None = None) -> None:
         """GET /v2/models/NAME/ready."""
@@ -120,15 +119,14 @@ class _Oip:
         served = [entry.served for entry in self._app.engine.entries() if entry.served is not None]
         self._app.reply(http, 200, dumps({"model_stats": [statistics(each) for each in served]}))
 
-    def repository(self, http: HttpRequest) -> None:
-        """POST /v2/repository/..."""
-        raise Unrouted(
-            Rejection(503, "unavailable", "explicit model load / unload is not allowed if polling is enabled")
-        )
-
     def _served(self, name: str, version: str | None) -> tuple[Entry, ServedModel]:
         """The version asked for, once its warm-up has settled what it is like."""
         return self._app.engine.entry(name, version), self._app.engine.model(name, version)
+
+
+def extensions(app: App) -> list[str]:
+    """What is implemented, and switched on."""
+    return sorted((*_EXTENSIONS, oip_repository.EXTENSION) if oip_repository.offered(app) else _EXTENSIONS)
 
 
 def _codec(model: ServedModel) -> Codec:

@@ -48,7 +48,9 @@ def config(entry: Entry, prepared: Prepared) -> dict[str, Any]:
     if signature.batched:
         document["dynamic_batching"] = {
             "preferred_batch_size": [prepared.max_batch_rows],
-            "max_queue_delay_microseconds": 0,
+            "max_queue_delay_microseconds": round(entry.served.scheduler.policy.max_queue_delay_s * 1e6)
+            if entry.served
+            else 0,
             "preserve_ordering": False,
         }
     return document

@@ -1,7 +1,7 @@
 """Health and metrics.
 
 GET /livez            200 while the process and its event loop work
-GET /readyz           200 when every model is warm and the server is not draining, else 503; ?verbose lists the models
+GET /readyz           200 once every model is warm, while the server does not drain; else 503; ?verbose: each version
 GET /healthz          the same as /readyz
 GET /metrics          Prometheus text
 """
@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from paceline.engine.engine import Phase
 from paceline.server.app import App
 from paceline.server.http1 import HttpRequest
 from paceline.server.json_tensors import dumps
-from paceline.server.metrics import exposition
+from paceline.server.metrics import exposition, of_all_replicas
 from paceline.server.routes import Route
 
 _TEXT: Final = b"text/plain; charset=utf-8"
@@ -40,7 +41,7 @@ class _Operations:
 
     def readyz(self, http: HttpRequest) -> None:
         app = self._app
-        ready = app.engine.ready and not app.draining
+        ready = app.ready
         status = 200 if ready else 503
         if b"verbose" in http.query:
             models = [
@@ -57,11 +58,21 @@ class _Operations:
         app.reply(http, status, f"{self._word(ready)}\n".encode(), _TEXT)
 
     def metrics(self, http: HttpRequest) -> None:
-        self._app.reply(http, 200, exposition(self._app), _PROMETHEUS)
+        supervised = self._app.supervised
+        if supervised is None:
+            self._app.reply(http, 200, exposition(self._app), _PROMETHEUS)
+        else:
+            self._app.reply_later(http, of_all_replicas(self._app, supervised), _PROMETHEUS)
 
     def _word(self, ready: bool) -> str:
         if ready:
             return "ok"
         if self._app.draining:
             return "draining"
-        return "; ".join(entry.reason for entry in self._app.engine.entries() if entry.reason) or "loading"
+        if self._app.held_back and self._app.engine.ready:
+            return "waiting for the other replicas"
+        entries = self._app.engine.entries()
+        if len(entries) == 1:
+            return entries[0].reason
+        waited_for = [entry for entry in entries if entry.phase is not Phase.AVAILABLE]
+        return "; ".join(f"{entry.name} {entry.version}: {entry.reason}" for entry in waited_for) or "loading"

@@ -108,7 +108,7 @@ class _TensorFlowServing:
 
     def status(self, http: HttpRequest, model: str, version: str | None = None, label: str | None = None) -> None:
         """GET the state of one version, or of all, newest first."""
-        entries = self._versions(model, _number(version), label)
+        entries = self._versions(model, self._number(model, version, label))
         body: dict[str, Any] = {"model_version_status": [_state(entry) for entry in entries]}
         if not self._strict:
             available = any(entry.phase is Phase.AVAILABLE for entry in entries)
@@ -118,6 +118,8 @@ class _TensorFlowServing:
     def metadata(self, http: HttpRequest, model: str, version: str | None = None, label: str | None = None) -> None:
         """GET the signature."""
         entry = self._entry(model, version, label)
+        if not entry.platform:
+            self._app.engine.model(entry.name, entry.version)  # says why its file has not been read
         spec = {"name": entry.name, "signature_name": "", "version": entry.version}
         signature = {SIGNATURE: _signature_def(entry.signature)}
         # Twice: the map of signatures is a message with one field of that name.
@@ -151,16 +153,18 @@ class _TensorFlowServing:
         return _Codec(reader, Answers(model.signature, "bare" if self._strict else model.nonfinite))
 
     def _entry(self, model: str, version: str | None, label: str | None) -> Entry:
-        _refuse_label(label)
-        number = _number(version)
+        number = self._number(model, version, label)
         try:
             return self._app.engine.entry(model, number)
         except ModelNotFound as error:
             wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
             raise ModelNotFound(f"Servable not found for request: {wanted}", model=model) from error
 
-    def _versions(self, model: str, version: str | None, label: str | None) -> list[Entry]:
-        _refuse_label(label)
+    def _number(self, model: str, version: str | None, label: str | None) -> str | None:
+        """The version that a label or a number asks for; None: the latest."""
+        return _number(version) if label is None else self._app.engine.labelled(model, label)
+
+    def _versions(self, model: str, version: str | None) -> list[Entry]:
         engine = self._app.engine
         known = engine.versions(model)
         if not known:
@@ -169,11 +173,6 @@ class _TensorFlowServing:
             raise ModelNotFound(f"Could not find version {version} of model {model}", model=model)
         wanted = [version] if version is not None else reversed(known)
         return [engine.entry(model, each) for each in wanted]
-
-
-def _refuse_label(label: str | None) -> None:
-    if label is not None:
-        raise InvalidRequest(f"Unrecognized servable version label: {label}")
 
 
 def _number(version: str | None) -> str | None:

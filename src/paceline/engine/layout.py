@@ -1,0 +1,172 @@
+"""What lies in a folder of models? NAME/VERSION/model.onnx, as TensorFlow Serving and Triton have it.
+
+Rules:
+- A look reads names, sizes and times, and opens no file. What it found is compared and decided on elsewhere.
+- What is hidden is not there: editors, version control and copying tools leave such files behind.
+- A version whose file cannot be made out is in the answer, with the reason, for somebody meant it to be served.
+- The fingerprint of a version changes when any of its files does, or one beside the versions: configuration.
+- Names come from the disk alone. A client's name is looked up among them, and never becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from paceline.core.errors import ModelLoadError
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What a model may be called: it stands in addresses and in the labels of metrics."""
+
+_VERSION: Final = re.compile(r"[0-9]{1,18}")
+_USUAL_FILE: Final = "model.onnx"
+_SAVED_MODEL: Final = frozenset({"saved_model.pb", "saved_model.pbtxt"})
+# Nothing that is served has as many files; a link that leads upwards would have no end of them.
+_MOST_FILES: Final = 10_000
+_DEEPEST: Final = 8
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""Name, size in bytes and time of change in nanoseconds of every file."""
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """One version.
+
+    Attributes:
+        folder: what it consists of.
+        file: what a runtime loads; None when that cannot be told.
+        problem: why it cannot.
+    """
+
+    folder: Path
+    fingerprint: Fingerprint
+    file: Path | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """One model.
+
+    Attributes:
+        versions: by number, written without leading zeros; lowest first.
+        problem: why it cannot be served at all; empty if it can.
+        unreadable: whether it has versions is not known.
+    """
+
+    folder: Path
+    versions: Mapping[str, VersionFiles] = field(default_factory=dict)
+    problem: str = ""
+    unreadable: bool = False
+
+
+def base_paths(root: Path, name: str | None = None) -> dict[str, Path]:
+    """The models in a folder: name -> the folder that holds its versions.
+
+    A folder whose subfolders are numbers is one model, called `name` or like the folder.
+
+    Raises:
+        ModelLoadError: it cannot be read.
+    """
+    folders = _subfolders(root)
+    if any(_VERSION.fullmatch(folder.name) and not _holds_versions(folder) for folder in folders):
+        return {name or root.resolve().name: root}
+    return {folder.name: folder for folder in folders}
+
+
+def look(base_paths: Mapping[str, Path]) -> dict[str, ModelFiles]:
+    """What there is of each model now; a folder that is gone has no entry."""
+    found = {}
+    for name, folder in base_paths.items():
+        try:
+            found[name] = _model(name, folder)
+        except FileNotFoundError:
+            continue
+        except (OSError, ModelLoadError) as error:
+            found[name] = ModelFiles(folder, problem=_why(error), unreadable=True)
+    return found
+
+
+def _model(name: str, folder: Path) -> ModelFiles:
+    if NAME.fullmatch(name) is None:
+        shown = name.encode("unicode_escape").decode()
+        return ModelFiles(
+            folder, problem=f"'{shown}' is no name for a model: letters, digits, '.', '_' and '-', at most 128"
+        )
+    children = sorted(_children(folder), key=lambda child: child.name)
+    beside = _fingerprint(child for child in children if not child.is_dir())
+    versions: dict[str, VersionFiles] = {}
+    for child in children:
+        if _VERSION.fullmatch(child.name) and child.is_dir():
+            # Of 1 and 01, the plain one: it sorts last.
+            versions[str(int(child.name))] = _version(Path(child.path), beside)
+    if not versions:
+        return ModelFiles(folder, problem=f"{folder}: no version: expected folders that are numbers, such as 1")
+    return ModelFiles(folder, dict(sorted(versions.items(), key=lambda each: int(each[0]))))
+
+
+def _version(folder: Path, beside: Fingerprint) -> VersionFiles:
+    try:
+        # The folder too, for a model may be told to move.
+        fingerprint = ((str(folder), 0, 0), *beside, *_fingerprint(_walk(folder, _DEEPEST), folder))
+        names = [child.name for child in _children(folder)]
+    except (OSError, ModelLoadError) as error:
+        return VersionFiles(folder, (), problem=_why(error))
+    models = sorted(name for name in names if name.lower().endswith(".onnx"))
+    if _USUAL_FILE in models or len(models) == 1:
+        return VersionFiles(folder, fingerprint, folder / (_USUAL_FILE if _USUAL_FILE in models else models[0]))
+    return VersionFiles(folder, fingerprint, problem=_without_model(folder, names, models))
+
+
+def _without_model(folder: Path, names: list[str], models: list[str]) -> str:
+    if models:
+        return f"{folder}: several models, and none is called {_USUAL_FILE}: {', '.join(models[:5])}"
+    if _SAVED_MODEL.intersection(names):
+        return f"{folder}: a TensorFlow SavedModel, which no runtime here reads; convert it to ONNX (tf2onnx)"
+    return f"{folder}: no model: expected {_USUAL_FILE}, or a single *.onnx"
+
+
+def _fingerprint(files: Iterator[os.DirEntry[str]], root: Path | None = None) -> Fingerprint:
+    marks = []
+    for file in files:
+        status = file.stat()
+        name = file.name if root is None else os.path.relpath(file.path, root)
+        marks.append((name, status.st_size, status.st_mtime_ns))
+        if len(marks) > _MOST_FILES:
+            raise ModelLoadError(f"{file.path}: more than {_MOST_FILES} files in a model")
+    return tuple(sorted(marks))
+
+
+def _walk(folder: Path, deepest: int) -> Iterator[os.DirEntry[str]]:
+    for child in _children(folder):
+        if not child.is_dir():
+            yield child
+        elif deepest:
+            yield from _walk(Path(child.path), deepest - 1)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(Path(child.path) for child in _children(folder) if child.is_dir())
+    except OSError as error:
+        raise ModelLoadError(f"{folder}: {_why(error)}") from error
+
+
+def _holds_versions(folder: Path) -> bool:
+    return any(_VERSION.fullmatch(child.name) for child in _subfolders(folder))
+
+
+def _children(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {(error.strerror or 'cannot be read').lower()}"
+    return str(error)

@@ -1,0 +1,175 @@
+"""How does a version come into service, and how does the one before it go?
+
+Rules:
+- A file is read and warmed up on a thread; the event loop serves meanwhile.
+- A version that cannot be loaded changes nothing but what is said of it.
+- A version that is replaced finishes what it has begun; then it is closed, and its memory is returned to the system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from paceline.config.settings import ServeSettings
+from paceline.core.errors import ConfigError
+from paceline.core.tensors import Tensors
+from paceline.engine.engine import Engine, Entry
+from paceline.engine.examples import from_file
+from paceline.engine.model import ServedModel
+from paceline.engine.warmup import Prepared, Wishes, prepare
+from paceline.runtimes.base import LoadedModel, load
+
+# A request has a deadline of a day at most, but a batch can hang; then its memory is not ours to return.
+_PATIENCE_S = 24 * 3600.0
+_POLL_S = 0.02
+# What has ended a request a moment ago may hold its model for a pass of the event loop or two.
+_LET_GO_S = 1.0
+
+
+@dataclass(frozen=True)
+class Read:
+    """A version read from its file, not yet warm.
+
+    Attributes:
+        given: example inputs of the operator.
+    """
+
+    loaded: LoadedModel
+    given: Tensors | None
+    settings: ServeSettings
+
+
+def read(file: Path, settings: ServeSettings, given: Callable[[LoadedModel], Tensors | None] | None = None) -> Read:
+    """Read a model file and the examples that belong to it. Blocks.
+
+    Args:
+        given: example inputs from elsewhere than the settings' file, which wins.
+
+    Raises:
+        ModelLoadError, RuntimeUnavailable, ConfigError.
+    """
+    loaded = load(file)
+    inputs = _examples(settings.examples, loaded)
+    if inputs is None and given is not None:
+        inputs = given(loaded)
+    return Read(loaded, inputs, settings)
+
+
+class Loader:
+    """Brings versions into the engine, and takes them out.
+
+    Args:
+        cores: whole cores that this process may use. Each model is set up as if it had them alone: models share
+            them, for which is busy when, nobody knows beforehand.
+        alone: says whether there is at most one client.
+    """
+
+    def __init__(self, engine: Engine, cores: int, alone: Callable[[], bool]) -> None:
+        self._engine = engine
+        self._cores = cores
+        self._alone = alone
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def open(self, entry: Entry, what: Read, like: Prepared | None = None) -> Prepared:
+        """Warm a version up, and send its requests to it from then on.
+
+        Args:
+            like: of a version that serves now and whose settings this one may keep.
+
+        Raises:
+            ModelFailed: no input could be found that the model accepts.
+        """
+        settings, served = what.settings, entry.served
+        if served is None:
+            entry.platform, entry.signature = what.loaded.platform, what.loaded.signature
+        wishes = Wishes(settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s)
+        prepared = await asyncio.to_thread(prepare, what.loaded, self._cores, wishes, what.given, like)
+        entry.platform = what.loaded.platform
+        model = self._served(entry, prepared, settings)
+        if served is not None:
+            # The same version to whoever watches: what has been counted stays counted.
+            model.telemetry = served.telemetry
+        before = self._engine.opened(entry, model)
+        if before is not None:
+            self._let_go(before)
+        return prepared
+
+    def unload(self, entry: Entry) -> None:
+        """Take a version out of service; it is gone when it has finished what it began."""
+        served = self._engine.unloading(entry)
+        if served is None:
+            self._engine.remove(entry)
+        else:
+            self._let_go(served, entry)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._leaving:
+            task.cancel()
+
+    def _served(self, entry: Entry, prepared: Prepared, settings: ServeSettings) -> ServedModel:
+        return ServedModel(
+            entry.name,
+            entry.version,
+            prepared,
+            nonfinite=settings.nonfinite,
+            max_queue_requests=settings.max_queue_requests,
+            max_queue_bytes=settings.max_queue_mb << 20,
+            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+            alone=self._alone,
+        )
+
+    def _let_go(self, served: ServedModel, entry: Entry | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(self._leave([served], entry))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, held: list[ServedModel], entry: Entry | None) -> None:
+        await _until(lambda: held[0].idle, _PATIENCE_S)
+        if entry is not None:
+            self._engine.remove(entry)
+        if not held[0].idle:
+            return
+        held[0].close()
+        gone = weakref.ref(held.pop())
+        await _until(lambda: gone() is None, _LET_GO_S)
+        if gone() is not None:
+            gc.collect()
+        await asyncio.to_thread(_return_memory)
+
+
+async def _until(condition: Callable[[], bool], patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while not condition() and time.monotonic() < until:  # noqa: ASYNC110 (nobody says when a model has become idle)
+        await asyncio.sleep(_POLL_S)
+
+
+def _examples(path: Path | None, loaded: LoadedModel) -> Tensors | None:
+    try:
+        return None if path is None else from_file(path, loaded.signature)
+    except ConfigError as error:
+        raise _plainer(error, path) from error
+
+
+def _plainer(error: ConfigError, path: Path | None) -> ConfigError:
+    """The error about a file of examples in the operator's terms: no number of the system, no file for a model."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        why = (cause.strerror or "cannot be read").lower()
+    else:
+        why = str(cause).replace(f" for model '{path.name}'", "") if path is not None else str(cause)
+    return ConfigError(f"examples: {path}: {why}", hint=error.hint)
+
+
+def _return_memory() -> None:
+    """Hand free memory back to the system: glibc keeps what is not at the end of a heap."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,179 @@
+"""Is this ONNX file one that a runtime may open? Read by hand, before the runtime does.
+
+Rules:
+- Tensors may lie outside the file, at places that the file names. Only places in the model's own folder are followed:
+  a model from elsewhere must not make the server read other files. Links that lead out of the folder count as out.
+- A graph of absurdly many nodes is refused: opening it would take minutes and gigabytes.
+- Only lengths and names are read; weights are skipped. A file without the word that every reference to external data
+  holds is not taken apart any further, so that a model is checked at the speed of the disk.
+
+Source: the field numbers of onnx.proto, version 1 of the format; they cannot change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from paceline.core.errors import ModelLoadError
+
+_MOST_NODES: Final = 250_000
+_DEEPEST: Final = 100  # as protobuf's own readers
+_MOST_LOCATION: Final = 4096
+_CHUNK_BYTES: Final = 1 << 18
+_MARK: Final = b"location"
+# A node below this may hold a graph, but none that matters for the number of nodes.
+_SMALL_NODE_BYTES: Final = 4096
+
+_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _ENTRY, _TRAINING, _FUNCTION = range(9)
+_FIELDS: Final[dict[int, dict[int, int]]] = {
+    _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    _NODE: {5: _ATTRIBUTE},
+    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _TENSOR: {13: _ENTRY},
+    _SPARSE: {1: _TENSOR, 2: _TENSOR},
+    _TRAINING: {1: _GRAPH, 2: _GRAPH},
+    _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
+}
+_DATA: Final = frozenset({_TENSOR, _SPARSE})
+
+
+def check(path: Path) -> None:
+    """Check a file.
+
+    Raises:
+        ModelLoadError: it refers to what is not in its folder, or is absurd, or is not in the format.
+    """
+    try:
+        with path.open("rb") as file:
+            scan = _Scan(file, path, deep=_holds_mark(file))
+            file.seek(0)
+            scan.message(_MODEL, 0, os.fstat(file.fileno()).st_size, 0)
+    except OSError as error:
+        raise ModelLoadError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    for location in scan.locations:
+        _check_location(path, location)
+
+
+class _Scan:
+    """Walks through the messages of a file.
+
+    Args:
+        deep: look for external data as well, not only for the number of nodes.
+
+    Attributes:
+        locations: where external data is said to lie.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, *, deep: bool) -> None:
+        self.locations: set[str] = set()
+        self._file = file
+        self._path = path
+        self._deep = deep
+        self._nodes = 0
+
+    def message(self, kind: int, at: int, end: int, depth: int) -> None:
+        """Walk through one message from `at` to `end`; the file stands at `at`."""
+        if depth > _DEEPEST:
+            raise ModelLoadError(f"{self._path}: cannot be loaded: nested more than {_DEEPEST} deep")
+        inner = _FIELDS[kind]
+        for number, start, stop in self._fields(at, end):
+            following = inner.get(number)
+            if following == _NODE:
+                self._count()
+            if following == _ENTRY:
+                self._entry(start, stop)
+            elif following is not None and self._matters(following, stop - start):
+                self.message(following, start, stop, depth + 1)
+
+    def _matters(self, kind: int, size_bytes: int) -> bool:
+        if self._deep:
+            return True
+        return kind not in _DATA and (kind != _NODE or size_bytes > _SMALL_NODE_BYTES)
+
+    def _count(self) -> None:
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            raise ModelLoadError(f"{self._path}: cannot be loaded: more than {_MOST_NODES} nodes")
+
+    def _entry(self, at: int, end: int) -> None:
+        """A key and its value, of external data."""
+        pair = {}
+        for number, start, stop in self._fields(at, end):
+            if stop - start > _MOST_LOCATION:
+                raise ModelLoadError(f"{self._path}: external data: a name of {stop - start} bytes")
+            pair[number] = self._file.read(stop - start)
+        if pair.get(1) == _MARK:
+            self.locations.add(pair.get(2, b"").decode("utf-8", "backslashreplace"))
+
+    def _fields(self, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Number, start and end of each field that has a length; the file stands at its start."""
+        while at < end:
+            tag, at = self._varint(at)
+            kind = tag & 7
+            if kind == 2:
+                size, at = self._varint(at)
+                if at + size > end:
+                    raise self._broken()
+                yield tag >> 3, at, at + size
+                at += size
+            elif kind == 0:
+                _, at = self._varint(at)
+                continue
+            elif kind in (1, 5):
+                at += 8 if kind == 1 else 4
+            else:
+                raise self._broken()
+            self._file.seek(at)
+
+    def _varint(self, at: int) -> tuple[int, int]:
+        value, shift = 0, 0
+        while shift < 70:
+            byte = self._file.read(1)
+            if not byte:
+                break
+            at += 1
+            value |= (byte[0] & 0x7F) << shift
+            if byte[0] < 0x80:
+                return value, at
+            shift += 7
+        raise self._broken()
+
+    def _broken(self) -> ModelLoadError:
+        return ModelLoadError(
+            f"{self._path}: cannot be loaded: it is no ONNX file, or a part of one",
+            hint="check the file with onnx.checker, or export it again",
+        )
+
+
+def _holds_mark(file: BinaryIO) -> bool:
+    tail = b""
+    while chunk := file.read(_CHUNK_BYTES):
+        if _MARK in tail + chunk[: len(_MARK)] or _MARK in chunk:
+            return True
+        tail = chunk[-len(_MARK) :]
+    return False
+
+
+def _check_location(path: Path, location: str) -> None:
+    shown = location.encode("unicode_escape").decode()[:200]
+    refusal = ModelLoadError(
+        f"{path}: external data '{shown}' is not in the model's folder, and is not read",
+        hint="put the data beside the model, and name it without a path that leads elsewhere",
+    )
+    parts = Path(location).parts
+    if not location or "\0" in location or "\\" in location or ".." in parts or Path(location).is_absolute():
+        raise refusal
+    folder = path.parent.resolve()
+    data = path.parent / location
+    try:
+        real = data.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise refusal from error
+    if not real.is_relative_to(folder):
+        raise refusal
+    if not real.is_file():
+        raise ModelLoadError(f"{path}: external data '{shown}' is not there")

@@ -1,0 +1,157 @@
+"""What is found in a folder of models?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from paceline.core.errors import ModelLoadError
+from paceline.engine.layout import ModelFiles, base_paths, look
+
+
+def write(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"model")
+    return root
+
+
+def found(root: Path, name: str | None = None) -> dict[str, ModelFiles]:
+    return look(base_paths(root, name))
+
+
+def test_models_and_versions(tmp_path):
+    write(tmp_path, "a/1/model.onnx", "a/10/model.onnx", "a/9/model.onnx", "b/3/model.onnx", "README.md")
+    models = found(tmp_path)
+    assert {name: list(files.versions) for name, files in models.items()} == {"a": ["1", "9", "10"], "b": ["3"]}
+    assert models["a"].versions["9"].file == tmp_path / "a/9/model.onnx"
+
+
+def test_a_folder_of_versions_is_one_model_named_like_it_or_as_asked(tmp_path):
+    write(tmp_path, "half/1/model.onnx", "half/2/model.onnx")
+    assert list(found(tmp_path / "half")) == ["half"]
+    assert list(found(tmp_path / "half")["half"].versions) == ["1", "2"]
+    assert list(found(tmp_path / "half", "other")) == ["other"]
+
+
+def test_a_model_may_be_called_by_a_number(tmp_path):
+    assert list(found(write(tmp_path, "7/1/model.onnx"))) == ["7"]
+
+
+def test_what_is_hidden_is_not_there(tmp_path):
+    write(tmp_path, ".git/1/model.onnx", "a/1/model.onnx", "a/.2/model.onnx", "a/1/.model.onnx.swp")
+    models = found(tmp_path)
+    assert list(models) == ["a"]
+    assert list(models["a"].versions) == ["1"]
+    assert [name for name, *_ in models["a"].versions["1"].fingerprint[1:]] == ["model.onnx"]
+
+
+def test_versions_are_numbers_without_leading_zeros(tmp_path):
+    write(tmp_path, "a/007/model.onnx", "a/latest/model.onnx", f"a/{10**18}/model.onnx")
+    assert list(found(tmp_path)["a"].versions) == ["7"]
+
+
+def test_of_one_number_written_twice_the_plain_one_counts(tmp_path):
+    write(tmp_path, "a/01/model.onnx", "a/1/model.onnx")
+    assert found(tmp_path)["a"].versions["1"].folder == tmp_path / "a/1"
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (("other.onnx",), "other.onnx"),
+        (("other.onnx", "labels.txt"), "other.onnx"),
+        (("model.onnx", "other.onnx"), "model.onnx"),
+    ],
+)
+def test_the_file_of_a_version(tmp_path, files, chosen):
+    write(tmp_path, *(f"a/1/{name}" for name in files))
+    assert found(tmp_path)["a"].versions["1"].file == tmp_path / "a/1" / chosen
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        (("a.onnx", "b.onnx"), "several models, and none is called model.onnx: a.onnx, b.onnx"),
+        (("saved_model.pb", "variables/variables.index"), "a TensorFlow SavedModel, which no runtime here reads"),
+        (("weights.bin",), "no model: expected model.onnx, or a single *.onnx"),
+    ],
+)
+def test_a_version_without_a_readable_file_says_why(tmp_path, files, problem):
+    write(tmp_path, *(f"a/1/{name}" for name in files))
+    version = found(tmp_path)["a"].versions["1"]
+    assert version.file is None
+    assert version.problem.startswith(f"{tmp_path}/a/1: {problem}")
+
+
+def test_a_model_without_versions_says_so(tmp_path):
+    write(tmp_path, "a/model.onnx", "b/1/model.onnx")
+    models = found(tmp_path)
+    assert models["a"].problem.startswith(f"{tmp_path}/a: no version: ")
+    assert not models["b"].problem
+
+
+@pytest.mark.parametrize("name", ["a b", 'a"b', "a\nb", "ä", "-a", "x" * 129])
+def test_a_name_that_may_not_stand_in_an_address_is_refused(tmp_path, name):
+    write(tmp_path, f"{name}/1/model.onnx", "good/1/model.onnx")
+    models = found(tmp_path)
+    assert "is no name for a model" in models[name].problem
+    assert "\n" not in models[name].problem
+    assert list(models["good"].versions) == ["1"]
+
+
+@pytest.mark.parametrize("changed", ["a/1/model.onnx", "a/1/deep/weights.bin", "a/config.pbtxt"])
+@pytest.mark.parametrize("how", ["size", "time"])
+def test_the_fingerprint_changes_with_any_file(tmp_path, changed, how):
+    write(tmp_path, "a/1/model.onnx", "a/1/deep/weights.bin", "a/config.pbtxt", "a/2/model.onnx")
+    before = found(tmp_path)["a"].versions
+    assert found(tmp_path)["a"].versions == before
+    if how == "size":
+        (tmp_path / changed).write_bytes(b"longer than before")
+    else:
+        os.utime(tmp_path / changed, ns=(1, 1))
+    after = found(tmp_path)["a"].versions
+    assert after["1"].fingerprint != before["1"].fingerprint
+    assert (after["2"].fingerprint != before["2"].fingerprint) is (changed == "a/config.pbtxt")
+
+
+def test_a_file_that_is_new_changes_the_fingerprint(tmp_path):
+    write(tmp_path, "a/1/model.onnx")
+    before = found(tmp_path)
+    write(tmp_path, "a/1/weights.bin")
+    assert found(tmp_path) != before
+
+
+def test_a_link_that_leads_upwards_ends(tmp_path):
+    write(tmp_path, "a/1/model.onnx")
+    (tmp_path / "a/1/again").symlink_to(tmp_path / "a/1")
+    assert found(tmp_path)["a"].versions["1"].file is not None
+
+
+def test_links_to_versions_are_followed(tmp_path):
+    write(tmp_path, "store/v1/model.onnx")
+    (tmp_path / "models/a").mkdir(parents=True)
+    (tmp_path / "models/a/1").symlink_to(tmp_path / "store/v1")
+    assert found(tmp_path / "models")["a"].versions["1"].file == tmp_path / "models/a/1/model.onnx"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path):
+    write(tmp_path, "a/1/model.onnx")
+    (tmp_path / "a").chmod(0)
+    try:
+        assert found(tmp_path)["a"].unreadable
+    finally:
+        (tmp_path / "a").chmod(0o755)
+
+
+def test_a_folder_that_is_gone_is_no_model(tmp_path):
+    assert look({"a": tmp_path / "none"}) == {}
+
+
+def test_a_repository_that_is_not_there(tmp_path):
+    with pytest.raises(ModelLoadError, match="no such file or directory"):
+        base_paths(tmp_path / "none")
