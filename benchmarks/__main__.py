@@ -17,6 +17,11 @@ PROMISED = {
     "binary": "binary tensors of the Open Inference Protocol against a bare echo",
     "saturation": "a wide model, saturated, against an in-process loop",
     "footprint": "memory and processor of an idle server, start-up, --help",
+    "grpc": "ModelInfer over gRPC against Triton and an echo of grpcio.aio",
+    "replicas": "two replicas against one, JSON",
+    "swap": "a new version of a model under full load: failures, p99, time",
+    "restart": "twenty restarts at 70 % load, with and without HAProxy: failures, p99",
+    "kill": "kill -9 of one of two replicas at 70 % load: what is lost, time until it is replaced",
     "overload": "goodput, rejections, memory and health at 2x, 5x and 10x capacity",
 }
 """What `make bench` runs."""

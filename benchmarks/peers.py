@@ -7,8 +7,6 @@ started anew in each round. Peers live in an environment of their own, with vers
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import metadata
@@ -17,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import models
-from benchmarks.bench import BenchError, Group, Run, interleaved, middle, say
+from benchmarks.bench import BenchError, Group, Run, interleaved, middle
+from benchmarks.environments import environment
 from benchmarks.processes import Server, answers, free_port, paceline, started
 from benchmarks.report import rounds_table
 from benchmarks.wrk import Load, as_data, load
@@ -151,20 +150,5 @@ def _fastapi(run: Run, python: Path, model: Path, body: bytes, workers: int) -> 
 
 
 def _environment(run: Run) -> Path:
-    """The peers' Python; the environment is made on the first call, and again when a version changes."""
-    folder = (run.folder / "venv-peers").resolve()
     shared = [f"{name}=={metadata.version(name)}" for name in ("numpy", "onnxruntime")]
-    wanted = "\n".join([*PINNED, *shared])
-    stamp = folder / "installed.txt"
-    python = folder / "bin" / "python"
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        say(f"  making {folder}")
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted.split()],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise BenchError(f"{' '.join(command)} failed:\n{done.stderr}")
-        stamp.write_text(wanted)
-    return python
+    return environment(run, "venv-peers", [*PINNED, *shared])

@@ -22,7 +22,19 @@ from benchmarks.bench import CLIENT_CORE, SERVER_CORE, Group, Run, Table, number
 from paceline.config.machine import usable_cores
 
 SCHEMA = 1
-_PACKAGES = ("paceline", "httptools", "httpunk", "msgspec", "numpy", "onnxruntime", "orjson", "uvloop")
+_PACKAGES = (
+    "paceline",
+    "grpcio",
+    "httptools",
+    "httpunk",
+    "msgspec",
+    "numpy",
+    "onnxruntime",
+    "orjson",
+    "protobuf",
+    "tritonclient",
+    "uvloop",
+)
 
 
 def machine() -> dict[str, Any]:
@@ -42,6 +54,8 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of everything here that takes part."""
     found = {"python": platform.python_version(), "wrk": _wrk_version(), "commit": _commit()}
+    found["h2load"] = _first_line(["h2load", "--version"])
+    found["haproxy"] = _first_line(["haproxy", "-v"])
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -40,13 +40,13 @@ def _takes(setting: Setting) -> str:
     if setting.choices:
         return ", ".join(f"`{choice}`" for choice in setting.choices)
     if setting.minimum is not None and setting.maximum is not None:
-        return f"{setting.minimum:g} to {setting.maximum:.15g}{', or `auto`' if setting.automatic else ''}"
+        return f"{setting.minimum:g} to {setting.maximum:.15g}{f', or `{setting.none_text}`' if setting.automatic else ''}"
     return setting.pattern_help or setting.metavar.lower()
 
 
 def _default(setting: Setting) -> str:
     if setting.default is None:
-        return "`auto`" if setting.automatic else ""
+        return f"`{setting.none_text}`" if setting.automatic else ""
     return f"`{str(setting.default).lower() if setting.type is bool else setting.default}`"
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support import grpcs
 from support.served import Answer, Served, ServedModels
 
 Named = dict[str, np.ndarray]
 LENGTH = "Inference-Header-Content-Length"
 DATATYPES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}
+TYPED = {"float32": "fp32_contents", "int64": "int64_contents", "object": "bytes_contents"}
 
 RANDOM = np.random.default_rng(7)
 INPUTS: dict[str, Named] = {
@@ -104,6 +106,28 @@ def oip_binary(model: Served, inputs: Named) -> dict[str, Any]:
     return unpacked_outputs(answer)
 
 
+def oip_grpc_raw(model: Served, inputs: Named) -> dict[str, Any]:
+    tensors = [described(name, array) for name, array in inputs.items()]
+    return asked_by_grpc(model, inputs=tensors, raw_input_contents=[packed(array) for array in inputs.values()])
+
+
+def oip_grpc_typed(model: Served, inputs: Named) -> dict[str, Any]:
+    tensors = []
+    for name, array in inputs.items():
+        items = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
+        tensors.append({**described(name, array), "contents": {TYPED[array.dtype.name]: items}})
+    return asked_by_grpc(model, inputs=tensors)
+
+
+def asked_by_grpc(model: Served, **fields: Any) -> dict[str, Any]:
+    with grpcs.connect(model.server) as channel:
+        answer = grpcs.ask(channel, "ModelInfer", model_name=model.name, **fields)
+    return {
+        each.name: unpacked(raw, each.datatype).reshape(each.shape)
+        for each, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+    }
+
+
 PROTOCOLS: dict[str, Callable[[Served, Named], Any]] = {
     "plain predict": plain_one,
     "plain batch-predict": plain_many,
@@ -111,6 +135,8 @@ PROTOCOLS: dict[str, Callable[[Served, Named], Any]] = {
     "TensorFlow Serving columns": tfs_columns,
     "Open Inference JSON": oip_json,
     "Open Inference binary": oip_binary,
+    "Open Inference gRPC, raw": oip_grpc_raw,
+    "Open Inference gRPC, typed": oip_grpc_typed,
 }
 
 

@@ -14,7 +14,7 @@ from paceline.engine.warmup import Wishes, prepare
 from paceline.runtimes.base import load
 from paceline.server.app import App
 from paceline.server.http1 import HttpConnection, Limits
-from paceline.server.protocols import all_routes
+from paceline.server.protocols import all_methods, all_routes
 
 
 class Transport(asyncio.Transport):
@@ -56,6 +56,7 @@ class Inside:
         engine.opened(entry, self.model)
         self.app = App(engine, Limits())
         self.app.mount(all_routes(self.app, ServeSettings()))
+        self.app.grpc.mount(all_methods(self.app, ServeSettings()))
 
     def send(self, path: str, body: Any, *header: str) -> tuple[HttpConnection, Transport]:
         """POST a body on a connection of its own."""

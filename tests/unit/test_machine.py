@@ -1,6 +1,6 @@
 import pytest
 
-from paceline.config.machine import container_evidence, usable_cores
+from paceline.config.machine import container_evidence, usable_cores, usable_memory_bytes
 
 
 @pytest.fixture
@@ -86,3 +86,27 @@ def test_container_evidence(machine, tmp_path):
     assert container_evidence({}, tmp_path) is None
     assert container_evidence({"K_SERVICE": "f"}, tmp_path) == "$K_SERVICE"
     assert container_evidence({}, machine({"run/.containerenv": ""})) == "/run/.containerenv"
+
+
+def test_the_smallest_limit_of_memory_counts(machine):
+    files = {
+        "proc/meminfo": "MemTotal:       16000000 kB\nMemFree: 1 kB\n",
+        "proc/self/cgroup": "0::/kubepods/pod7/main\n",
+        "sys/fs/cgroup/kubepods/memory.max": "max\n",
+        "sys/fs/cgroup/kubepods/pod7/memory.max": "2147483648\n",
+    }
+    assert usable_memory_bytes(machine(files)) == 2 << 30
+
+
+def test_memory_without_limits_or_without_proc(machine):
+    assert usable_memory_bytes(machine({"proc/meminfo": "MemTotal: 1024 kB\n"})) == 1 << 20
+    assert usable_memory_bytes(machine({"empty": ""}) / "elsewhere") is None
+
+
+def test_the_memory_of_an_old_cgroup(machine):
+    files = {
+        "proc/meminfo": "MemTotal: 16000000 kB\n",
+        "proc/self/cgroup": "9:memory:/docker/abc\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n",
+    }
+    assert usable_memory_bytes(machine(files)) == 1 << 30

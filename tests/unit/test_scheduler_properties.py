@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -63,9 +64,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         instances=st.integers(1, 3),
         max_queue_requests=st.sampled_from([1, 4, 64, 64]),
         max_queue_bytes=st.sampled_from([50, 10_000, 10_000]),
+        max_queue_delay_s=st.sampled_from([0.0, 0.0, 0.03, 0.5]),
         profile=st.sampled_from(PROFILES),
     )
-    def begin(self, profile: list[tuple[int, float]], **bounds: int) -> None:
+    def begin(self, profile: list[tuple[int, float]], **bounds: Any) -> None:
         self.profile = profile
         self.policy = Policy(**bounds)
         self.log: deque = deque()
@@ -139,7 +141,22 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.batches.append(batch)
             self.check_batch(batch)
         all_busy = len(self.batches) == self.policy.instances
-        assert all_busy or not self.pieces("waiting") + self.pieces("apart"), "an idle instance and work"
+        assert all_busy or not self.pieces("apart"), "an idle instance and a batch to run again"
+        starts = [self.starts_at(group) for group in self.groups()]
+        assert all_busy or all(start > self.now for start in starts), "an idle instance and work"
+        waits = starts and not all_busy
+        assert self.scheduler.next_start() == (min(starts) if waits else float("inf"))
+
+    @precondition(lambda self: self.policy.max_queue_delay_s)
+    @rule()
+    def time_passes_to_the_next_start(self) -> None:
+        self.dispatch()
+        start = self.scheduler.next_start()
+        if start < float("inf"):
+            before = len(self.batches), len(self.pieces("waiting"))
+            self.now = start
+            self.dispatch()
+            assert (len(self.batches), len(self.pieces("waiting"))) != before, "nothing started or was dropped"
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
@@ -205,11 +222,34 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def check_order(self, batch: Batch) -> None:
         """The most urgent group goes first, and its pieces leave in the order of deadline and arrival."""
-        line = sorted(self.pieces("waiting"), key=lambda piece: (piece.deadline, piece.sequence))
-        group = [piece for piece in line if piece.group == line[0].group]
+        busy_until = self.now + self.scheduler.latency.high(self.policy.max_batch_rows)
+        groups = self.groups()
+        assert any(self.starts_at(group) <= self.now for group in groups), "none has waited long enough"
+        due = [group for group in groups if self.starts_at(group) <= self.now or self.latest(group) <= busy_until]
+        if not self.policy.max_queue_delay_s:
+            assert due == groups
+        group = min(due, key=lambda group: (group[0].deadline, group[0].sequence))
         assert batch.requests == group[: len(batch.requests)]
         following = group[len(batch.requests) :]
         assert not following or batch.rows + following[0].rows > self.policy.max_batch_rows
+
+    def groups(self) -> list[list[InferRequest]]:
+        """What waits, each group in the order of deadline and arrival."""
+        groups: dict[Any, list[InferRequest]] = {}
+        for piece in sorted(self.pieces("waiting"), key=lambda piece: (piece.deadline, piece.sequence)):
+            groups.setdefault(piece.group, []).append(piece)
+        return list(groups.values())
+
+    def starts_at(self, group: list[InferRequest]) -> float:
+        """When a group's batch has to start, by the rules."""
+        if not self.policy.max_queue_delay_s or sum(piece.rows for piece in group) >= self.policy.max_batch_rows:
+            return float("-inf")
+        oldest = min(piece.arrived for piece in group)
+        return min(oldest + self.policy.max_queue_delay_s, self.latest(group))
+
+    def latest(self, group: list[InferRequest]) -> float:
+        """The last moment at which a full batch, started by a late timer, ends before the earliest deadline."""
+        return group[0].deadline - self.scheduler.latency.high(self.policy.max_batch_rows) - 5e-3
 
     def leave(self, place: str, batch: Batch) -> None:
         for piece in batch.requests:
@@ -234,8 +274,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         self.dispatch()
-        while self.batches:
-            self.end_batch(self.batches[0])
+        while self.batches or self.pieces("waiting"):
+            if self.batches:
+                self.end_batch(self.batches[0])
+            else:
+                self.now = max(self.now, self.scheduler.next_start())
             self.dispatch()
             self.state_is_sound()
         for account in self.accounts.values():

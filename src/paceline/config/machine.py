@@ -28,6 +28,13 @@ class Cores:
     whole: int
     why: str
 
+    def shared_by(self, processes: int) -> "Cores":
+        """The share of each of several processes; at least one core."""
+        if processes == 1:
+            return self
+        why = f"a share of {self.whole} for each of {processes} replicas ({self.why})"
+        return Cores(self.value / processes, max(1, self.whole // processes), why)
+
 
 def usable_cores(root: Path = Path("/"), affinity: int | None = None) -> Cores:
     """Find the smallest of the affinity mask and every cgroup quota above this process.
@@ -41,6 +48,20 @@ def usable_cores(root: Path = Path("/"), affinity: int | None = None) -> Cores:
     # The first of equals: an affinity mask as small as the quota is the plainer reason.
     value, limit = min(limits, key=lambda each: each[0])
     return Cores(value, max(1, math.floor(value)), f"{limit} allows {value:g} core{'s' * (value != 1)}")
+
+
+def usable_memory_bytes(root: Path = Path("/")) -> int | None:
+    """The smallest of the machine's memory and every cgroup limit above this process; None: not known."""
+    limits = [int(line.split()[1]) << 10 for line in _read(root / "proc/meminfo").splitlines() if "MemTotal:" in line]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        file = "memory.limit_in_bytes" if controllers else "memory.max"
+        mount = "sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup"
+        for group in _upward(root / mount, path):
+            text = _read(group / file).strip()
+            if text.isdigit():
+                limits.append(int(text))
+    return min(limits, default=None)
 
 
 def container_evidence(env: Mapping[str, str], root: Path = Path("/")) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from paceline.config.machine import container_evidence
 from paceline.config.setting import BadValue, Setting, Value, shown
-from paceline.config.settings import SETTINGS, Found, ServeSettings
+from paceline.config.settings import SETTINGS, Found, Given, ServeSettings
 from paceline.config.toml_file import KeyPath, TomlFile, read_toml
 from paceline.core.errors import ConfigError
 
@@ -20,6 +20,7 @@ PREFIX = "PACELINE_"
 CONFIG_VARIABLE = "PACELINE_CONFIG"
 
 _TABLES = ("serve", "models")
+_PER_MODEL = {name: setting for name, setting in SETTINGS.items() if setting.per_model}
 
 # Kubernetes gives every pod a set of variables for each Service. One called `paceline` makes PACELINE_PORT a
 # URL and adds PACELINE_SERVICE_HOST and more: nobody configured those.
@@ -27,27 +28,44 @@ _SERVICE_LINK_URL = re.compile(r"(tcp|udp|sctp)://")
 _SERVICE_LINK_NAME = re.compile(r"PACELINE_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)")
 
 
-def resolve(flags: Mapping[str, object], env: Mapping[str, str], toml_path: Path | None) -> ServeSettings:
+def resolve(
+    flags: Mapping[str, object], env: Mapping[str, str], toml_path: Path | None, given: Given | None = None
+) -> ServeSettings:
     """Merge every source into checked settings.
 
     Args:
         flags: values by setting name; None means that the flag was not given.
         env: the environment: PACELINE_<NAME>, and PORT; an empty variable counts as not set.
         toml_path: the file to read, or None for none.
+        given: what the flags of another server say.
 
     Raises:
         ConfigError: an unknown name, or a value that its setting does not take.
     """
     toml = read_toml(toml_path) if toml_path is not None else None
+    given = given or Given()
     found = {
         **_host_in_container(env),
         **(_from_serve(toml) if toml else {}),
         **_from_environment(env),
+        **given.found,
         **_from_flags(flags),
     }
     values: dict[str, Any] = {name: each.value for name, each in found.items()}
     origins = {name: each.origin for name, each in found.items()}
-    return ServeSettings(**values, origins=origins, models=_from_models(toml) if toml else {})
+    models = _from_models(toml) if toml else {}
+    for name, each in given.models.items():
+        models[name] = {**models.get(name, {}), **each}
+    return ServeSettings(**values, origins=origins, models=models, base_paths=given.base_paths)
+
+
+def per_model_settings(path: Path) -> dict[str, Found]:
+    """Read a `paceline.toml` that lies beside a model: its settings, at top level.
+
+    Raises:
+        ConfigError: as for `resolve`; also for a setting that is not a model's own.
+    """
+    return _from_keys(read_toml(path), (), _PER_MODEL)
 
 
 def _host_in_container(env: Mapping[str, str]) -> dict[str, Found]:
@@ -104,16 +122,15 @@ def _from_serve(toml: TomlFile) -> dict[str, Found]:
 
 
 def _from_models(toml: TomlFile) -> dict[str, dict[str, Found]]:
-    per_model = {name: setting for name, setting in SETTINGS.items() if setting.per_model}
     models = _table_at(toml, ("models",))
-    return {name: _from_keys(toml, ("models", name), per_model) for name in models}
+    return {name: _from_keys(toml, ("models", name), _PER_MODEL) for name in models}
 
 
 def _from_keys(toml: TomlFile, path: KeyPath, settings: Mapping[str, Setting]) -> dict[str, Found]:
     found = {}
     for name, value in _table_at(toml, path).items():
         key = (*path, name)
-        label = name if path == ("serve",) else ".".join(key)
+        label = name if path in (("serve",), ()) else ".".join(key)
         if name not in settings:
             raise _unknown(label, settings, toml.place(key))
         checked = _checked(settings[name], value, label, toml.place(key))

@@ -40,6 +40,7 @@ class Setting:
     pattern: str | None = None
     pattern_help: str = ""
     per_model: bool = False
+    none_text: str = AUTO
 
     @property
     def flag(self) -> str:
@@ -51,25 +52,25 @@ class Setting:
 
     @property
     def automatic(self) -> bool:
-        """Whether `auto` is a value: Paceline then chooses by measuring."""
+        """Whether a word (`none_text`) stands for no number: `auto` means that Paceline chooses by measuring."""
         return self.optional and self.type in (int, float)
 
     @property
     def metavar(self) -> str:
         if self.choices:
             return "|".join(self.choices)
-        return _TYPE_NAMES[self.type] + ("|auto" if self.automatic else "")
+        return _TYPE_NAMES[self.type] + (f"|{self.none_text}" if self.automatic else "")
 
     def parse(self, text: str) -> Value:
         """Turn text from a flag or a variable into a checked value."""
         text = text.strip()
-        if self.automatic and text == AUTO:
+        if self.automatic and text == self.none_text:
             return None
         return self.check(_PARSERS[self.type](text))
 
     def check(self, value: object) -> Value:
         """Return the typed value when the setting takes it."""
-        if self.optional and (value is None or (self.automatic and value == AUTO)):
+        if self.optional and (value is None or (self.automatic and value == self.none_text)):
             return None
         if self.type is bool:
             return _a_bool(value)

@@ -40,8 +40,29 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What another server's command line says, in our terms.
+
+    Attributes:
+        found: settings; they win over the environment.
+        models: of single models, as in [models.NAME], over which they win.
+        base_paths: the models to serve, and the folders that hold their versions; empty: those of the one path.
+    """
+
+    found: Mapping[str, Found] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Found]] = field(default_factory=dict)
+    base_paths: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """Every setting of a server, checked; `origin(name)` says where a value came from."""
+    """Every setting of a server, checked; `origin(name)` says where a value came from.
+
+    Attributes:
+        origins: by setting; those that are not here have their defaults.
+        models: what is set for single models.
+        base_paths: the models to serve where they do not all lie in one folder: name -> the folder of its versions.
+    """
 
     host: str = _setting(
         "127.0.0.1",
@@ -53,10 +74,18 @@ class ServeSettings:
         8080, "port to listen on, for HTTP and gRPC alike; 0 takes any free one", minimum=0, maximum=65535
     )
     grpc_port: int | None = _setting(
-        None, "a second port, for those who want gRPC on its own; 0 takes any free one", minimum=0, maximum=65535
+        None,
+        "a second port, for those who want gRPC on its own; 0 takes any free one",
+        minimum=0,
+        maximum=65535,
+        none_text="none",
     )
     replicas: int | None = _setting(
-        None, "server processes on the one port, under a supervisor; auto: one, without", minimum=1, maximum=256
+        None,
+        "server processes on the one port, under a supervisor; none: one process, without",
+        minimum=1,
+        maximum=256,
+        none_text="none",
     )
     name: str | None = _setting(
         None,
@@ -138,7 +167,7 @@ class ServeSettings:
     max_concurrent_streams: int = _setting(
         1024, "HTTP/2: most requests under way on one connection", minimum=1, maximum=65536
     )
-    max_queue_requests: int = _setting(4096, "most requests that wait", minimum=1, maximum=10_000_000)
+    max_queue_requests: int = _setting(4096, "most requests that wait", minimum=1, maximum=10_000_000, per_model=True)
     max_queue_mb: int = _setting(256, "most MiB of inputs that wait", minimum=1, maximum=1_048_576)
 
     lame_duck_ms: int = _setting(
@@ -151,6 +180,7 @@ class ServeSettings:
 
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     models: Mapping[str, Mapping[str, Found]] = field(default_factory=dict, repr=False)
+    base_paths: Mapping[str, Path] = field(default_factory=dict)
 
     def origin(self, name: str) -> str:
         """Say where a value came from: `default`, `paceline.toml:3`, `env PORT`, `flag --port`."""
@@ -172,11 +202,17 @@ class ServeSettings:
                 hint=f"did you mean {close[0]!r}?" if close else f"served: {', '.join(served)}",
             )
 
-    def for_model(self, name: str) -> "ServeSettings":
-        """Return one model's settings: [models.NAME] wins over [serve], not over a flag or a variable."""
+    def for_model(self, name: str, beside: Mapping[str, Found] = MappingProxyType({})) -> "ServeSettings":
+        """Return one model's settings.
+
+        A flag or a variable wins over [models.NAME], that over a file beside the model, and that over [serve].
+
+        Args:
+            beside: what `found_beside` read in the model's folder.
+        """
         overrides = {
             key: found
-            for key, found in self.models.get(name, {}).items()
+            for key, found in {**beside, **self.models.get(name, {})}.items()
             if not self.origin(key).startswith(("flag ", "env "))
         }
         if not overrides:

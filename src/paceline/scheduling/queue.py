@@ -77,14 +77,18 @@ class DeadlineQueue:
         self.bytes -= size_bytes
         return requests, rows
 
-    def most_urgent(self) -> deque[InferRequest] | None:
-        """The group to serve next, sorted by deadline; None when nothing waits."""
+    def next_group(self, now: float) -> deque[InferRequest] | None:
+        """The most urgent group, sorted by deadline; None when nothing waits."""
         groups = self._groups
         if not groups:
             return None
         if len(groups) == 1:
             return next(iter(groups.values()))
         return min(groups.values(), key=lambda group: (group[0].deadline, group[0].sequence))
+
+    def next_start(self) -> float:
+        """When to ask again for a group that had none to serve; infinity: only once something has happened."""
+        return float("inf")
 
     def earliest_deadline(self) -> float:
         """Absolute seconds; infinity when nothing waits."""

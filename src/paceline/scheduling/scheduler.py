@@ -3,7 +3,9 @@
 Events come in as method calls with the time; decisions go out as return values, `Overloaded` and `RequestTooLarge`.
 
 Rules:
-- Work-conserving: an idle instance with work always gets it; nothing waits for a batch to fill.
+- Work-conserving: an idle instance with work always gets it; nothing waits for a batch to fill, unless the policy
+  has a delay: then an open batch waits that long for company, in `delay.py`. A wait gives way to a deadline, so
+  admission need not count it.
 - A batch is closed when an instance is free, never earlier, so it holds all that came in the meantime.
 - Rows are counted, not requests. A request with more rows than a batch may have is cut into parts; one with more
   parts than may wait is never admitted, for rows that hold nothing cost their sender nothing.
@@ -24,6 +26,7 @@ from typing import Any
 
 from paceline.core.errors import Overloaded, RequestTooLarge
 from paceline.core.requests import DONE, QUEUED, RUNNING, InferRequest
+from paceline.scheduling.delay import DelayedQueue
 from paceline.scheduling.latency import LatencyModel
 from paceline.scheduling.queue import DeadlineQueue
 
@@ -41,12 +44,14 @@ class Policy:
         max_batch_rows: most rows in one batch.
         instances: how many batches may run at once.
         max_queue_requests, max_queue_bytes: bounds on what waits.
+        max_queue_delay_s: longest wait of a request for others to share its batch; 0: none.
     """
 
     max_batch_rows: int
     instances: int = 1
     max_queue_requests: int = 4096
     max_queue_bytes: int = 256 << 20
+    max_queue_delay_s: float = 0.0
 
 
 class Batch:
@@ -81,7 +86,8 @@ class Scheduler:
         self.policy = policy
         self.latency = latency
         self.log = log
-        self._queue = DeadlineQueue()
+        delay_s = policy.max_queue_delay_s
+        self._queue = DelayedQueue(delay_s, policy.max_batch_rows, latency) if delay_s > 0 else DeadlineQueue()
         self._idle = list(range(policy.instances))
         self._running: dict[int, Batch] = {}
         self._apart: deque[list[InferRequest]] = deque()
@@ -189,7 +195,8 @@ class Scheduler:
         """Close a batch for an idle instance.
 
         Returns:
-            The batch to run now, or None; and the requests dropped because no batch could finish them in time.
+            The batch to run now, or None (`next_start` says when to ask again); and the requests dropped because no
+            batch could finish them in time.
         Source: batch-aware early drop, Nexus (SOSP 2019), section 4.
         """
         dropped: list[InferRequest] = []
@@ -198,7 +205,7 @@ class Scheduler:
         if self.log is not None:
             self.log.append(("next_batch", now))
         batch = self._rerun(dropped, now) if self._apart else None
-        while batch is None and (group := self._queue.most_urgent()) is not None:
+        while batch is None and (group := self._queue.next_group(now)) is not None:
             # Behind a head that was dropped, another group may be more urgent: look again.
             if not self._drop_late(group, dropped, now):
                 requests, rows = self._queue.take(group, self.policy.max_batch_rows)
@@ -206,6 +213,10 @@ class Scheduler:
         if dropped:
             self._ended("dropped", dropped, now)
         return batch, dropped
+
+    def next_start(self) -> float:
+        """When to ask `next_batch` again, which gave nothing, if nothing happens before; infinity: not at all."""
+        return self._queue.next_start() if self._idle else _NO_TIME
 
     # -- statistics -------------------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class RunningServer:
 
 @contextmanager
 def run_server(
-    model: Path | str,
+    model: Path | str | None,
     flags: Sequence[str] = (),
     *,
     env: Mapping[str, str] | None = None,
@@ -77,6 +77,7 @@ def run_server(
     """Serve `model` in a process of its own on a free port of 127.0.0.1, until the block ends.
 
     Args:
+        model: None leaves model and port to the flags, for the command line of another server.
         flags: further flags of `paceline serve`.
         env: variables added to this process's.
         ready: wait for the warm-up; otherwise only for the open port.
@@ -89,11 +90,9 @@ def run_server(
         "-m",
         "paceline",
         "serve",
-        str(model),
+        *(() if model is None else (str(model), "--port", "0")),
         "--host",
         "127.0.0.1",
-        "--port",
-        "0",
         *flags,
     ]
     with tempfile.TemporaryDirectory(prefix="paceline-") as folder:
