@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 import re
-import resource
 import shutil
 import subprocess
 import time
@@ -19,6 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 from benchmarks.bench import BenchError, Run
+from benchmarks.processes import children_cpu_s
 
 _TOLERANCE = 0.03
 _RATE = re.compile(r"finished in .*?, ([\d.]+) req/s")
@@ -60,9 +60,9 @@ def call(run: Run, url: str, message: bytes, answer: bytes, connections: int, st
         raise BenchError("h2load is not installed (Debian and Ubuntu: apt-get install nghttp2-client)")
     command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}"]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", _body(run, message), url]
-    begun, cpu_s = time.monotonic(), _children_cpu_s()
+    begun, cpu_s = time.monotonic(), children_cpu_s()
     done = subprocess.run(run.as_client(command), capture_output=True, text=True, check=False)
-    client_cpu = (_children_cpu_s() - cpu_s) / (time.monotonic() - begun)
+    client_cpu = (children_cpu_s() - cpu_s) / (time.monotonic() - begun)
     found = [pattern.search(done.stdout) for pattern in (_RATE, _REQUESTS, _DATA, _LATENCY)]
     if done.returncode or not all(found):
         raise BenchError(f"h2load failed: {command}\n{done.stdout}{done.stderr}")
@@ -86,11 +86,6 @@ def _body(run: Run, message: bytes) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     return str(path)
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _ms(text: str) -> float:

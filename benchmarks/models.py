@@ -18,9 +18,13 @@ _OPSET = 17
 _IR_VERSION = 8
 
 
-def mlp(folder: Path, sizes: Sequence[int]) -> Path:
-    """Fully connected layers with ReLU between them: `x` [N, first] -> `y` [N, last]."""
-    path = folder / f"mlp_{'_'.join(map(str, sizes))}.onnx"
+def mlp(folder: Path, sizes: Sequence[int], shift: int = 0) -> Path:
+    """Fully connected layers with ReLU between them: `x` [N, first] -> `y` [N, last].
+
+    Args:
+        shift: added to the first output, so that two models with the same weights can be told apart.
+    """
+    path = folder / f"mlp_{'_'.join(map(str, sizes))}{f'_shifted_{shift}' if shift else ''}.onnx"
     if path.exists():
         return path
     from onnx import helper, numpy_helper
@@ -30,8 +34,10 @@ def mlp(folder: Path, sizes: Sequence[int]) -> Path:
     for index, (width, following) in enumerate(pairwise(sizes)):
         matrix = (random.standard_normal((width, following)) / np.sqrt(width)).astype(np.float32)
         weights.append(numpy_helper.from_array(matrix, f"w{index}"))
-        weights.append(numpy_helper.from_array(np.zeros(following, np.float32), f"b{index}"))
         last = index == len(sizes) - 2
+        bias = np.zeros(following, np.float32)
+        bias[0] = shift if last else 0
+        weights.append(numpy_helper.from_array(bias, f"b{index}"))
         product = "y" if last else f"product{index}"
         nodes.append(helper.make_node("Gemm", [current, f"w{index}", f"b{index}"], [product]))
         if not last:

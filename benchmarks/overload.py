@@ -12,17 +12,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, Table, say
-from benchmarks.open_loop import LOST, OVERFLOW, UNANSWERED, Samples
 from benchmarks.peers import check_answer
 from benchmarks.probe import Probe
 from benchmarks.processes import Server, paceline
+from benchmarks.samples import LOST, OVERFLOW, UNANSWERED, Samples, read
 from benchmarks.wrk import load
 
 # One core computes; the other is left to the event loop and to the client, which share this machine with it. Most of
@@ -104,7 +103,7 @@ class _Client:
         done = subprocess.run(self._run.as_client(command), capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchError(f"{command} failed:\n{done.stderr}")
-        samples = _load(self._out)
+        samples = read(self._out)
         return samples, _outcome(samples, sum(seconds for _, seconds in phases), json.loads(done.stdout))
 
 
@@ -212,8 +211,3 @@ def _outcome(samples: Samples, seconds: float, client: dict[str, Any]) -> Outcom
         client_cpu=client["client_cpu"],
         status=client["status"],
     )
-
-
-def _load(path: Path) -> Samples:
-    with np.load(path) as file:
-        return Samples(**file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -75,6 +76,11 @@ class Server:
     def panel(self) -> list[str]:
         """What it has said on stderr."""
         return self.log.read_text(errors="replace").splitlines()
+
+    @property
+    def replicas(self) -> list[int]:
+        """The processes that it has started itself."""
+        return self._tree()[1:]
 
     def _tree(self) -> list[int]:
         parents: dict[int, list[int]] = {}
@@ -160,6 +166,12 @@ def answers(path: str, body: bytes | None = None) -> Callable[[int], bool]:
             connection.close()
 
     return ready
+
+
+def children_cpu_s() -> float:
+    """Processor time of the processes that this one has started and waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def free_port() -> int:

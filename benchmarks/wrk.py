@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
 from benchmarks.bench import BenchError, Run
+from benchmarks.processes import children_cpu_s
 
 _SCRIPT = """\
 wrk.method = "POST"
@@ -36,6 +38,7 @@ class Load:
     Attributes:
         rate: answers with a status below 400 per second.
         failed: share of requests that were not so answered.
+        client_cpu: cores that wrk took.
     """
 
     rate: float
@@ -44,6 +47,7 @@ class Load:
     p90_ms: float
     p99_ms: float
     max_ms: float
+    client_cpu: float
 
 
 def load(
@@ -63,7 +67,9 @@ def load(
         raise BenchError("wrk is not installed (Debian and Ubuntu: apt-get install wrk)")
     script = _script(run, body, headers or {"Content-Type": "application/json"})
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script, url]
+    begun, cpu_s = time.monotonic(), children_cpu_s()
     done = subprocess.run(run.as_client(command), capture_output=True, text=True, check=False)
+    client_cpu = (children_cpu_s() - cpu_s) / (time.monotonic() - begun)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if done.returncode or line is None:
         raise BenchError(f"wrk failed: {command}\n{done.stdout}{done.stderr}")
@@ -75,6 +81,7 @@ def load(
     return Load(
         rate=good / seconds,
         failed=1 - good / requests if requests else 1.0,
+        client_cpu=client_cpu,
         **{f"{name}_ms": found[f"{name}_us"] / 1e3 for name in ("p50", "p90", "p99", "max")},
     )
 

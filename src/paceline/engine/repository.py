@@ -209,8 +209,7 @@ class Repository:
             ModelNotReady: the mode is not explicit.
             InvalidRequest: the list is wrong, and nothing has changed; or a model cannot be loaded, and the others are.
         """
-        asked = self._explicitly()
-        checked = {source.name: source for source in sources}
+        asked, checked = self._explicitly(), {source.name: source for source in sources}
         if len(checked) != len(sources):
             raise InvalidRequest("a model is named twice")
         self._check(sources)
@@ -382,10 +381,10 @@ class Repository:
 
     def _note(self, name: str, notes: Iterable[str]) -> None:
         """Say what has no effect, once."""
-        for note in notes:
-            if (name, note) not in self._noted:
-                self._noted.add((name, note))
-                self._say(f"'{name}': {note}")
+        fresh = [note for note in notes if (name, note) not in self._noted]
+        for note in fresh:
+            self._noted.add((name, note))
+            self._say(f"'{name}': {note}")
 
     def _report(self, name: str, problem: str) -> list[str]:
         """Say what is wrong, once."""

@@ -106,11 +106,7 @@ class _Server:
         if connections < self._settings.max_connections and self._speaks:
             show_fewer_connections(connections, self._settings)
         try:
-            await self._until_stopped(self._models.load())
-            if self._speaks:
-                self._models.show(address, time.monotonic() - started, self._as_json)
-            if self._supervised is not None:
-                self._report_ready()
+            await self._until_stopped(self._load(address, started))
             preloading = asyncio.ensure_future(asyncio.to_thread(preload))
             watching = asyncio.ensure_future(self._models.watch())
             await self._stop.wait()
@@ -119,6 +115,13 @@ class _Server:
         finally:
             await self._drain(listener)
         return 0
+
+    async def _load(self, address: str, started: float) -> None:
+        await self._models.load()
+        if self._speaks:
+            self._models.show(address, time.monotonic() - started, self._as_json)
+        if self._supervised is not None:
+            self._report_ready()
 
     @property
     def _speaks(self) -> bool:

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from paceline.supervisor import VARIABLE
 from paceline.supervisor.lines import Document, Lines
+
+_LAST_MOMENT_S: Final = 0.5
 
 
 class Replica:
@@ -55,6 +58,13 @@ class Replica:
     def tell(self, what: str, **more: object) -> None:
         """Tell it to do something; one that does not listen any more is ended."""
         if not self.lines.send({"do": what, **more}):
+            self.process.kill()
+
+    def end(self) -> None:
+        """It does not hear any more: nearly always because it is ending, and if not, it is of no use."""
+        try:
+            self.process.wait(_LAST_MOMENT_S)
+        except subprocess.TimeoutExpired:
             self.process.kill()
 
     def leave(self, how: str) -> None:

@@ -112,7 +112,8 @@ class Supervisor:
             for replica in self._alive():
                 replica.process.kill()
                 replica.process.wait()
-            path.unlink(missing_ok=True)
+            if path is not None:
+                path.unlink(missing_ok=True)
 
     def _patience_s(self) -> float | None:
         moments = [slot.start_at for slot in self._slots]
@@ -165,7 +166,7 @@ class Supervisor:
         with suppress(KeyError, ValueError):
             self._selector.unregister(replica.lines)
         if not replica.is_leaving:
-            replica.process.kill()  # without its ear it is of no use, if it is not dead anyway
+            replica.end()
 
     def _on_word(self, replica: Replica, document: Document) -> None:
         what = document.get("say")
@@ -322,9 +323,13 @@ class Supervisor:
 
     # -- control and signals ----------------------------------------------------------------------------------
 
-    def _open_control(self) -> Path:
+    def _open_control(self) -> Path | None:
         port = self._sockets[0][0].getsockname()[1]
-        sock, path = control.listen(port)
+        try:
+            sock, path = control.listen(port)
+        except (OSError, control.RestartFailed) as error:
+            _say(f"`paceline restart` will not find this server, SIGHUP will: {error}")
+            return None
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._accept_control(sock))
         return path
 

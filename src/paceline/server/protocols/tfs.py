@@ -20,18 +20,17 @@ import time
 from typing import Any, Final, NamedTuple
 
 from paceline.config.settings import ServeSettings
-from paceline.core.errors import InvalidRequest, ModelNotFound
+from paceline.core.errors import InvalidRequest
 from paceline.core.requests import InferRequest
-from paceline.core.tensors import Signature, TensorSpec
-from paceline.engine.engine import Entry, Phase
+from paceline.engine.engine import Phase
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
 from paceline.server.calls import Encoded, Inference, PerModel
 from paceline.server.http1 import JSON, HttpRequest
 from paceline.server.json_tensors import dumps
 from paceline.server.protocols.tfs_answers import Answers, classified_by, regressed_by
-from paceline.server.protocols.tfs_faults import type_name
-from paceline.server.protocols.tfs_requests import SIGNATURE, RequestReader
+from paceline.server.protocols.tfs_models import find, find_served, find_versions, signatures, state
+from paceline.server.protocols.tfs_requests import RequestReader
 from paceline.server.routes import ANY_METHOD, Route
 
 _TARGET: Final = (
@@ -108,8 +107,8 @@ class _TensorFlowServing:
 
     def status(self, http: HttpRequest, model: str, version: str | None = None, label: str | None = None) -> None:
         """GET the state of one version, or of all, newest first."""
-        entries = self._versions(model, self._number(model, version, label))
-        body: dict[str, Any] = {"model_version_status": [_state(entry) for entry in entries]}
+        entries = find_versions(self._app.engine, model, _number(version), label)
+        body: dict[str, Any] = {"model_version_status": [state(entry) for entry in entries]}
         if not self._strict:
             available = any(entry.phase is Phase.AVAILABLE for entry in entries)
             body |= {"name": model, "ready": available and not self._app.draining}
@@ -117,13 +116,11 @@ class _TensorFlowServing:
 
     def metadata(self, http: HttpRequest, model: str, version: str | None = None, label: str | None = None) -> None:
         """GET the signature."""
-        entry = self._entry(model, version, label)
-        if not entry.platform:
-            self._app.engine.model(entry.name, entry.version)  # says why its file has not been read
+        engine = self._app.engine
+        entry = find(engine, model, _number(version), label)
         spec = {"name": entry.name, "signature_name": "", "version": entry.version}
-        signature = {SIGNATURE: _signature_def(entry.signature)}
-        # Twice: the map of signatures is a message with one field of that name.
-        body = {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signature}}}
+        # Its one field has the same name: that is twice in the answer.
+        body = {"model_spec": spec, "metadata": {"signature_def": signatures(engine, entry)}}
         self._app.reply(http, 200, dumps(body))
 
     def models(self, http: HttpRequest) -> None:
@@ -142,8 +139,7 @@ class _TensorFlowServing:
     # -- which model --------------------------------------------------------------------------------------
 
     def _call(self, http: HttpRequest, model: str, version: str | None, label: str | None) -> tuple[Inference, _Codec]:
-        entry = self._entry(model, version, label)
-        served = entry.served or self._app.engine.model(entry.name, entry.version)
+        served = find_served(self._app.engine, model, _number(version), label)
         call = Inference(self._app, http, served, "tfs")
         call.nonfinite_ok = self._strict
         return call, self._codecs[served]
@@ -151,28 +147,6 @@ class _TensorFlowServing:
     def _codec(self, model: ServedModel) -> _Codec:
         reader = RequestReader(model.signature, model.name, tokens=self._strict)
         return _Codec(reader, Answers(model.signature, "bare" if self._strict else model.nonfinite))
-
-    def _entry(self, model: str, version: str | None, label: str | None) -> Entry:
-        number = self._number(model, version, label)
-        try:
-            return self._app.engine.entry(model, number)
-        except ModelNotFound as error:
-            wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
-            raise ModelNotFound(f"Servable not found for request: {wanted}", model=model) from error
-
-    def _number(self, model: str, version: str | None, label: str | None) -> str | None:
-        """The version that a label or a number asks for; None: the latest."""
-        return _number(version) if label is None else self._app.engine.labelled(model, label)
-
-    def _versions(self, model: str, version: str | None) -> list[Entry]:
-        engine = self._app.engine
-        known = engine.versions(model)
-        if not known:
-            raise ModelNotFound(f"Could not find any versions of model {model}", model=model)
-        if version is not None and version not in known:
-            raise ModelNotFound(f"Could not find version {version} of model {model}", model=model)
-        wanted = [version] if version is not None else reversed(known)
-        return [engine.entry(model, each) for each in wanted]
 
 
 def _number(version: str | None) -> str | None:
@@ -183,29 +157,3 @@ def _number(version: str | None) -> str | None:
     if len(digits) > _INT64_DIGITS or int(digits) > _INT64_MAX:
         raise InvalidRequest(f"Failed to convert version: {version} to numeric.")
     return digits
-
-
-def _state(entry: Entry) -> dict[str, Any]:
-    failed = entry.phase is Phase.FAILED
-    status = {"error_code": "INTERNAL" if failed else "OK", "error_message": entry.reason if failed else ""}
-    return {"version": entry.version, "state": entry.phase.value, "status": status}
-
-
-def _signature_def(signature: Signature) -> dict[str, Any]:
-    return {
-        "inputs": {spec.name: _tensor_info(spec) for spec in signature.inputs},
-        "outputs": {spec.name: _tensor_info(spec) for spec in signature.outputs},
-        "method_name": "tensorflow/serving/predict",
-        "defaults": {},
-    }
-
-
-def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
-    return {
-        "dtype": f"DT_{type_name(spec.datatype).upper()}",
-        "tensor_shape": {
-            "dim": [{"size": str(size), "name": ""} for size in spec.shape],
-            "unknown_rank": False,
-        },
-        "name": f"{spec.name}:0",
-    }

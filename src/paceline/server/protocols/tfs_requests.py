@@ -34,8 +34,8 @@ from paceline.server.json_tensors import (
     to_array,
 )
 from paceline.server.protocols.tfs_faults import Place, explain, fragment, json_type
+from paceline.server.protocols.tfs_models import SIGNATURE
 
-SIGNATURE: Final = "serving_default"
 _DECODE_ERRORS: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 # A string, which is left alone, or a token that the standard lacks. Nothing is tried twice, and a string may lack its
 # end: memory and time stay in proportion whatever comes.
@@ -62,7 +62,7 @@ class RequestReader:
         self._model = model
         self._single = len(signature.inputs) == 1
         self._by_rows = signature.batched or all(spec.shape[:1] == (-1,) for spec in signature.inputs)
-        self._taken = _with_any_rows(signature)
+        self._taken = with_any_rows(signature)
         self._decoder = msgspec.json.Decoder(self._request_type())
 
     def predict(self, body: Bytes) -> tuple[Tensors, bool]:
@@ -252,7 +252,7 @@ def _row_type(specs: tuple[TensorSpec, ...]) -> Any:
     return object_type("Instance", fields, forbid_unknown_fields=True)
 
 
-def _with_any_rows(signature: Signature) -> Signature:
+def with_any_rows(signature: Signature) -> Signature:
     """The signature without a fixed number of rows: more than the model takes at once are cut apart."""
     if not signature.batched:
         return signature

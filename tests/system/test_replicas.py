@@ -1,0 +1,162 @@
+"""Several processes on one port: what do clients see when one dies, and what does the operator?"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from paceline.testing import RunningServer, run_server
+from support import models
+from support.load import load
+from support.wire import ask, get, metric, post, until
+
+ROW = b"[1,2,3]"
+TWO = ["--replicas", "2"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return models.identity(tmp_path_factory.mktemp("models") / "echo.onnx")
+
+
+def replicas(server: RunningServer) -> list[int]:
+    """Process numbers of the replicas."""
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, check=False)
+    return [int(number) for number in children.stdout.split()]
+
+
+def predict(server: RunningServer) -> bytes:
+    return ask(server, post(ROW)).body
+
+
+def gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_one_port_one_readiness_one_panel(model):
+    with run_server(model, TWO) as server:
+        assert len(replicas(server)) == 2
+        assert {predict(server) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
+        assert server.output.count("try it") == 1
+        assert "a share of" in server.output
+
+
+def test_the_metrics_are_those_of_all(model):
+    with run_server(model, TWO) as server:
+        for _ in range(40):  # each on a connection of its own: the kernel gives some to either process
+            predict(server)
+        page = ask(server, get("/metrics")).body.decode()
+        assert 'paceline_requests_total{model="echo",version="1",protocol="plain",outcome="ok"} 40' in page
+        assert page.count("process_resident_memory_bytes{replica=") == 2
+        assert metric(server, "paceline_replica_up") == 2
+        assert page.count("# TYPE paceline_requests_total counter") == 1
+
+
+def test_one_that_is_killed_costs_what_it_was_doing_and_is_replaced(model):
+    with run_server(model, TWO) as server:
+        before = replicas(server)
+        with load(server.host, server.port, ROW) as running:
+            until(lambda: running.answered > 200)
+            os.kill(before[0], signal.SIGKILL)
+            killed = time.monotonic()
+            until(lambda: metric(server, "paceline_replica_restarts_total") == 1)
+            until(lambda: len(replicas(server)) == 2 and ask(server, get("/readyz")).status == 200)
+            seen = running.answered
+            until(lambda: running.answered > seen + 200)
+        # Those whose request it held, at once; nobody later.
+        assert len(running.failed) <= 8
+        assert all(moment - killed < 0.25 for moment, _ in running.failed), running.failed
+        assert before[1] in replicas(server)
+        assert "died: signal SIGKILL; a new one starts now" in server.output
+
+
+def test_what_a_dead_process_counted_last_is_missing_and_what_an_ended_one_counted_is_not(model):
+    with run_server(model, ["--replicas", "1"]) as server:
+        for _ in range(10):
+            predict(server)
+        os.kill(replicas(server)[0], signal.SIGTERM)  # it drains, and says what it has counted
+        until(lambda: metric(server, "paceline_replica_restarts_total") == 1)
+        assert metric(server, "paceline_requests_total") == 10
+
+
+def test_one_that_keeps_dying_is_started_ever_later(model):
+    with run_server(model, ["--replicas", "1"]) as server:
+        for _ in range(3):
+            until(lambda: len(replicas(server)) == 1)
+            (process,) = replicas(server)
+            os.kill(process, signal.SIGKILL)
+            until(lambda dead=process: gone(dead))
+        until(lambda: "starts in 1 s" in server.output)
+        assert "starts now" in server.output
+        assert "starts in 0.5 s" in server.output
+
+
+def test_requests_wait_for_the_next_process_when_there_is_no_other(model):
+    with run_server(model, ["--replicas", "1"]) as server:
+        os.kill(replicas(server)[0], signal.SIGKILL)
+        assert predict(server) == b"[1.0,2.0,3.0]"
+
+
+def test_no_process_outlives_its_supervisor(model):
+    with run_server(model, TWO) as server:
+        orphans = replicas(server)
+        server.process.kill()
+        until(lambda: all(gone(process) for process in orphans))
+
+
+def test_a_stop_drains_all(model):
+    with run_server(model, TWO) as server:
+        children = replicas(server)
+        assert server.terminate() == 0
+        assert all(gone(process) for process in children)
+
+
+def test_an_interrupt_of_the_whole_group_is_one_interrupt(model):
+    with run_server(model, TWO) as server:
+        for process in (server.process.pid, *replicas(server)):
+            os.kill(process, signal.SIGINT)
+        assert server.process.wait(10) == 0
+
+
+def test_a_port_that_somebody_has_is_refused(model):
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        port = str(owner.getsockname()[1])
+        command = [sys.executable, "-m", "paceline", "serve", str(model), "--host", "127.0.0.1", "--port", port, *TWO]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 5
+    assert f"cannot listen on 127.0.0.1:{port}: the port is already in use" in ended.stderr
+
+
+def test_two_servers_do_not_share_a_port(model):
+    with run_server(model, TWO) as server:
+        flags = ["--host", "127.0.0.1", "--port", str(server.port), *TWO]
+        command = [sys.executable, "-m", "paceline", "serve", str(model), *flags]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert ended.returncode == 5
+
+
+def test_a_model_that_cannot_be_loaded_is_said_once(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    command = [sys.executable, "-m", "paceline", "serve", str(tmp_path / "bad.onnx"), "--port", "0", *TWO]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 4
+    assert ended.stderr.count("error:") == 1
+    assert "cannot be loaded" in ended.stderr
+
+
+def test_the_second_port_is_shared_too(model):
+    with run_server(model, [*TWO, "--grpc-port", "0"]) as server:
+        until(lambda: "too (grpc_port" in server.output)
+        second = int(server.output.split("live on 127.0.0.1:")[1].split(",")[0])
+        on_second = RunningServer(server.process, server.host, second, server.log)
+        assert {predict(on_second) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
