@@ -1,6 +1,8 @@
 """Several processes on one port: what do clients see when one dies, and what does the operator?"""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import time
 
 import pytest
+import tritonclient.grpc as triton
 
 from paceline.testing import RunningServer, run_server
 from support import models
@@ -160,3 +163,29 @@ def test_the_second_port_is_shared_too(model):
         second = int(server.output.split("live on 127.0.0.1:")[1].split(",")[0])
         on_second = RunningServer(server.process, server.host, second, server.log)
         assert {predict(on_second) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
+
+
+def test_the_statistics_are_those_of_all(model):
+    with run_server(model, TWO) as server:
+        for _ in range(40):
+            predict(server)
+        stats = json.loads(ask(server, get("/v2/models/echo/stats")).body)["model_stats"][0]
+        assert stats["inference_count"] == stats["inference_stats"]["success"]["count"] == 40
+        assert sum(each["compute_infer"]["count"] for each in stats["batch_stats"]) == stats["execution_count"]
+        over_grpc = triton.InferenceServerClient(f"{server.host}:{server.port}").get_inference_statistics("echo")
+        assert over_grpc.model_stats[0].inference_count == 40
+
+
+def test_what_one_is_asked_to_load_all_load(model, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        shutil.copy(model, tmp_path / name / "1" / "model.onnx")
+    with run_server(tmp_path, [*TWO, "--model-control-mode", "explicit", "--load-model", "one"]) as server:
+        asked = post(b"", target="/v2/repository/models/two/load")
+        assert ask(server, asked).status == 200
+        assert {ask(server, get("/v2/models/two/ready")).status for _ in range(16)} == {200}
+        assert ask(server, post(b"", target="/v2/repository/models/two/unload")).status == 200
+        assert {ask(server, get("/v2/models/two/ready")).status for _ in range(16)} == {404}
+        (tmp_path / "bad" / "1").mkdir(parents=True)
+        (tmp_path / "bad" / "1" / "model.onnx").write_bytes(b"no model")
+        assert ask(server, post(b"", target="/v2/repository/models/bad/load")).status == 400

@@ -11,8 +11,8 @@ import secrets
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import orjson
 
@@ -72,7 +72,6 @@ class App:
         self.receiving_bytes = 0
         self.refused = 0
         self._log = log
-        self._replying: set[asyncio.Task[None]] = set()
         self._in_pass = False
         self._traced_at = 0.0
         self._cpu_s = 0.0
@@ -200,20 +199,6 @@ class App:
         request.respond(status, body, content_type, extra)
         if self._log is not None:
             self._log_access(request)
-
-    def reply_later(self, request: HttpRequest, body: Coroutine[Any, Any, bytes], content_type: bytes = JSON) -> None:
-        """Answer with what a coroutine returns; it has a deadline of its own."""
-        task = asyncio.get_running_loop().create_task(self._reply_with(request, body, content_type))
-        self._replying.add(task)
-        task.add_done_callback(self._replying.discard)
-
-    async def _reply_with(self, request: HttpRequest, body: Coroutine[Any, Any, bytes], content_type: bytes) -> None:
-        try:
-            self.reply(request, 200, await body, content_type)
-        except PacelineError as error:
-            self.fail(request, error)
-        except Exception:
-            self.crash(request)
 
     def fail(self, request: HttpRequest, error: PacelineError) -> None:
         """Answer with an error."""

@@ -29,11 +29,12 @@ from paceline.server.calls import Inference, PerModel
 from paceline.server.content import require_json
 from paceline.server.http1 import HttpRequest
 from paceline.server.json_tensors import dumps
+from paceline.server.later import reply_later
 from paceline.server.protocols import oip_repository
 from paceline.server.protocols.oip_binary import HEADER, OCTETS
 from paceline.server.protocols.oip_infer import Codec
 from paceline.server.protocols.oip_metadata import config, metadata
-from paceline.server.protocols.oip_statistics import statistics
+from paceline.server.protocols.oip_statistics import answer_replicas, of_all_replicas
 from paceline.server.routes import Route
 
 _EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "statistics")
@@ -44,6 +45,7 @@ _TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
 def routes(app: App, settings: ServeSettings) -> list[Route]:
     """The routes of this protocol."""
     oip = _Oip(app, settings)
+    answer_replicas(app)
 
     def route(method: str, path: str, handler: Callable[..., None]) -> Route:
         return Route(method, re.compile(path), handler)
@@ -112,12 +114,15 @@ class _Oip:
     def model_statistics(self, http: HttpRequest, model: str, version: str | None = None) -> None:
         """GET /v2/models/NAME/stats."""
         _, served = self._served(model, version)
-        self._app.reply(http, 200, dumps({"model_stats": [statistics(served)]}))
+        reply_later(self._app, http, self._statistics([served]))
 
     def all_statistics(self, http: HttpRequest) -> None:
         """GET /v2/models/stats."""
         served = [entry.served for entry in self._app.engine.entries() if entry.served is not None]
-        self._app.reply(http, 200, dumps({"model_stats": [statistics(each) for each in served]}))
+        reply_later(self._app, http, self._statistics(served))
+
+    async def _statistics(self, models: list[ServedModel]) -> bytes:
+        return dumps({"model_stats": await of_all_replicas(self._app, models)})
 
     def _served(self, name: str, version: str | None) -> tuple[Entry, ServedModel]:
         """The version asked for, once its warm-up has settled what it is like."""

@@ -26,13 +26,14 @@ from paceline.server.app import App
 from paceline.server.calls import Desk, Inference, PerModel
 from paceline.server.grpc import GrpcCall, Method
 from paceline.server.http_request import HttpRequest
+from paceline.server.later import reply_later
 from paceline.server.messages import message, parsed
 from paceline.server.protocols import oip, oip_repository
 from paceline.server.protocols.oip_grpc_forms import Forms
 from paceline.server.protocols.oip_grpc_infer import REQUEST, Codec
 from paceline.server.protocols.oip_grpc_stream import InferStream
 from paceline.server.protocols.oip_metadata import config, metadata
-from paceline.server.protocols.oip_statistics import statistics
+from paceline.server.protocols.oip_statistics import of_all_replicas
 
 SERVICE: Final = "inference.GRPCInferenceService"
 
@@ -47,12 +48,12 @@ def methods(app: App, settings: ServeSettings) -> list[Method]:
         service.server_metadata,
         service.model_metadata,
         service.model_config,
-        service.model_statistics,
         service.repository_index,
     ]
     return [
         Method(_path("ModelInfer"), Infer(app).unary),
         Method(_path("ModelStreamInfer"), Infer(app).stream, streaming=True),
+        Method(_path("ModelStatistics"), service.model_statistics),
         Method(_path("RepositoryModelLoad"), service.repository_model_load),
         Method(_path("RepositoryModelUnload"), service.repository_model_unload),
         *[_answering(app, answer) for answer in answers],
@@ -143,12 +144,18 @@ class _Service:
         entry, served = self._served(request)
         return message("inference.ModelConfigResponse")(config=config(entry, served.prepared))
 
-    def model_statistics(self, request: Any) -> Any:
+    def model_statistics(self, call: GrpcCall) -> None:
+        request = parsed(message("inference.ModelStatisticsRequest"), call.body)
         if request.name:
             found = [self._served(request)[1]]
         else:
             found = [entry.served for entry in self._app.engine.entries() if entry.served is not None]
-        return message("inference.ModelStatisticsResponse")(model_stats=[statistics(each) for each in found])
+        reply_later(self._app.grpc, call, self._statistics(found))
+
+    async def _statistics(self, models: list[ServedModel]) -> bytes:
+        found = await of_all_replicas(self._app, models)
+        encoded: bytes = message("inference.ModelStatisticsResponse")(model_stats=found).SerializeToString()
+        return encoded
 
     def repository_index(self, request: Any) -> Any:
         rows = oip_repository.listed(oip_repository.repository_of(self._app), request.ready)

@@ -15,6 +15,7 @@ from paceline.engine.engine import Phase
 from paceline.server.app import App
 from paceline.server.http1 import HttpRequest
 from paceline.server.json_tensors import dumps
+from paceline.server.later import reply_later
 from paceline.server.metrics import exposition, of_all_replicas
 from paceline.server.routes import Route
 
@@ -62,7 +63,7 @@ class _Operations:
         if supervised is None:
             self._app.reply(http, 200, exposition(self._app), _PROMETHEUS)
         else:
-            self._app.reply_later(http, of_all_replicas(self._app, supervised), _PROMETHEUS)
+            reply_later(self._app, http, of_all_replicas(self._app, supervised), _PROMETHEUS)
 
     def _word(self, ready: bool) -> str:
         if ready:
