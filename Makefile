@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-quick check bench docs protos clean
+.PHONY: setup demo test test-quick check bench docs protos tfs-client clean
 
 setup: $(VENV)/.dev  ## everything that development needs
 
@@ -36,8 +36,10 @@ docs: $(VENV)/.dev  ## write the reference pages from the code
 protos: $(VENV)/.dev  ## compile the descriptors of the gRPC services
 	$(BIN)/python src/paceline/server/protos/compile.py
 
+tfs-client: .venv-tfs/.done  ## TensorFlow Serving's own client, for its tests: TensorFlow, 1.6 GB
+
 clean:  ## remove everything that make has made
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-tfs build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 build/digits.onnx: examples/digits/train.py | $(VENV)/.demo
@@ -62,3 +64,10 @@ $(VENV)/.dev: $(VENV)/.python
 $(VENV)/.bench: $(VENV)/.python
 	$(BIN)/pip install -q -e '.[demo,bench]'
 	@touch $@ $(VENV)/.demo
+
+.venv-tfs/.done: tests/clients/requirements-tfs.txt
+	rm -rf .venv-tfs
+	$(PYTHON) -m venv .venv-tfs
+	.venv-tfs/bin/pip install -q -r $<
+	.venv-tfs/bin/pip install -q --no-deps tensorflow-serving-api==2.21.0
+	@touch $@

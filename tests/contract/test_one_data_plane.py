@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support import grpcs
+from support import grpcs, tfs_grpcs
 from support.served import Answer, Served, ServedModels
 
 Named = dict[str, np.ndarray]
@@ -128,6 +128,22 @@ def asked_by_grpc(model: Served, **fields: Any) -> dict[str, Any]:
     }
 
 
+def tfs_grpc_content(model: Served, inputs: Named) -> dict[str, Any]:
+    return predicted_by_grpc(model, {name: tfs_grpcs.raw(array) for name, array in inputs.items()})
+
+
+def tfs_grpc_typed(model: Served, inputs: Named) -> dict[str, Any]:
+    return predicted_by_grpc(model, {name: tfs_grpcs.typed(array) for name, array in inputs.items()})
+
+
+def predicted_by_grpc(model: Served, tensors: dict[str, Any]) -> dict[str, Any]:
+    with grpcs.connect(model.server) as channel:
+        outputs = tfs_grpcs.ask(channel, "Predict", model_spec={"name": model.name}, inputs=tensors).outputs
+    names = [node.name for node in model.session.get_outputs()]
+    assert set(names) == set(outputs)  # a map has no order
+    return {name: tfs_grpcs.array_of(outputs[name]) for name in names}
+
+
 PROTOCOLS: dict[str, Callable[[Served, Named], Any]] = {
     "plain predict": plain_one,
     "plain batch-predict": plain_many,
@@ -137,6 +153,8 @@ PROTOCOLS: dict[str, Callable[[Served, Named], Any]] = {
     "Open Inference binary": oip_binary,
     "Open Inference gRPC, raw": oip_grpc_raw,
     "Open Inference gRPC, typed": oip_grpc_typed,
+    "TensorFlow Serving gRPC, content": tfs_grpc_content,
+    "TensorFlow Serving gRPC, typed": tfs_grpc_typed,
 }
 
 

@@ -4,7 +4,8 @@ PacelineError
 |- InvalidRequest       the client changes the request
 |  |- DecodeError           the body is not what its content type says
 |  |- SignatureMismatch     inputs do not fit the model's signature
-|  `- RequestTooLarge       over a configured limit
+|  |- RequestTooLarge       over a configured limit
+|  `- PreconditionFailed    this server or model is not set up for it
 |- ModelNotFound        the client or the operator: no such model or version
 |- ModelNotReady        the client retries: loading or draining
 |- Overloaded           the client retries after `retry_after_s`
@@ -89,6 +90,10 @@ class RequestTooLarge(InvalidRequest):
     """The request is over a configured limit."""
 
     code = "request_too_large"
+
+
+class PreconditionFailed(InvalidRequest):
+    """The request is sound, but this server or model is not set up for it."""
 
 
 class ModelNotFound(PacelineError):

@@ -108,12 +108,17 @@ class Inference:
         self._admitted_rows = 0
 
     def start(
-        self, inputs: Tensors, encode: Encode, rescue: Callable[[Inference, InferRequest], None] | None = None
+        self,
+        inputs: Tensors,
+        encode: Encode,
+        rescue: Callable[[Inference, InferRequest], None] | None = None,
+        size_bytes: int = 0,
     ) -> None:
         """Queue the request; `encode` turns the finished request into the response.
 
         Args:
             rescue: called in place of answering with an error when the model failed.
+            size_bytes: what it takes in the queue, where that is more than its body.
 
         Raises:
             Overloaded, RequestTooLarge: it was not queued.
@@ -122,7 +127,10 @@ class Inference:
         if rescue is not None:
             self._rescue = rescue
         http = self._http
-        request = self._infer = self.model.request(inputs, self._deadline, self._done, len(http.body))
+        if size_bytes > len(http.body):
+            self._admitted_rows = 0
+        size_bytes = max(size_bytes, len(http.body))
+        request = self._infer = self.model.request(inputs, self._deadline, self._done, size_bytes)
         request.nonfinite_ok = self.nonfinite_ok
         try:
             self.model.submit(request, admitted=request.rows == self._admitted_rows)

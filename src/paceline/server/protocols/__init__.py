@@ -11,7 +11,7 @@ from paceline.server.grpc import Method
 from paceline.server.protocols import oip, openapi, operations, plain, tfs
 from paceline.server.routes import Route
 
-_GRPC: Final = ("health_grpc", "oip_grpc", "reflection")
+_GRPC: Final = ("health_grpc", "oip_grpc", "reflection", "tfs_grpc")
 
 
 def all_routes(app: App, settings: ServeSettings) -> list[Route]:
@@ -33,10 +33,11 @@ def preload() -> None:
 
 def all_methods(app: App, settings: ServeSettings) -> list[Method]:
     """The methods of every gRPC service."""
-    from paceline.server.protocols import health_grpc, oip_grpc, reflection
+    from paceline.server.protocols import health_grpc, oip_grpc, reflection, tfs_grpc
 
     own = [
         *oip_grpc.methods(app, settings),
+        *tfs_grpc.methods(app, settings),
     ]
     services = {method.path.split(b"/")[1].decode() for method in own}
     return [

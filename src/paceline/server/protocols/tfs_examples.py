@@ -15,6 +15,7 @@ import numpy as np
 
 from paceline.core.errors import InvalidRequest, SignatureMismatch
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
+from paceline.engine.examples import to_bf16
 from paceline.server.protocols.tfs_tensors import narrowed
 
 _KINDS: Final = {"float_list": "float", "int64_list": "int64", "bytes_list": "string"}
@@ -41,8 +42,7 @@ def _column(rows: list[Any], context: Any, spec: TensorSpec) -> Array:
     field = _field(spec.datatype)
     found = []
     for index, row in enumerate(rows):
-        # Asking a map of messages for what it lacks would create it.
-        feature = row[spec.name] if spec.name in row else context[spec.name] if spec.name in context else None
+        feature = row.get(spec.name) or context.get(spec.name)
         kind = feature.WhichOneof("kind") if feature is not None else None
         if feature is None or kind is None:
             raise SignatureMismatch(
@@ -88,7 +88,7 @@ def _array(found: list[Any], spec: TensorSpec) -> Array:
         array[:] = flat
         return array
     if datatype is DataType.BF16:
-        return (np.array(flat, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        return to_bf16(np.array(flat, np.float32))
     if datatype.is_float:
         return np.array(flat, datatype.dtype)
     wide = np.array(flat, np.int64)

@@ -50,7 +50,9 @@ class _Form(NamedTuple):
 
 
 def _form(name: str, field: str, code: str) -> _Form:
-    return _Form(_TENSOR.DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_name[name].number, field, np.dtype(code))
+    return _Form(
+        _TENSOR.DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_name[name].number, field, np.dtype(code)
+    )
 
 
 _FORMS: Final[Mapping[DataType, _Form]] = {
@@ -73,7 +75,6 @@ _NAMES: Final = {form.number: type_name(datatype) for datatype, form in _FORMS.i
 _TAGS: Final = {form.field: form.tag for form in _FORMS.values()}
 # Packed, these are the bytes of the array.
 _AS_IN_MEMORY: Final = (DataType.FP32, DataType.FP64, DataType.BOOL)
-_FIXED_SIZE: Final = (DataType.FP32, DataType.FP64)
 _HALVES: Final = (DataType.FP16, DataType.BF16)
 
 
@@ -99,11 +100,6 @@ def to_array(tensor: Any, spec: TensorSpec, limit_bytes: int) -> Array:
         return flat.reshape(shape)
     except ValueError as error:  # sizes beyond the address space, beside one of 0
         raise _invalid_shape(spec, shape) from error
-
-
-def size_bytes(array: Array) -> int:
-    """Memory that an array takes, at least."""
-    return int(array.nbytes)
 
 
 def narrowed(wide: Array, spec: TensorSpec) -> Array:
@@ -194,15 +190,27 @@ def _from_values(tensor: Any, spec: TensorSpec, form: _Form, count: int, limit_b
         raise SignatureMismatch(f"input '{spec.name}': {form.field} has {came} values, its tensor_shape needs {count}")
     if came < count and count * (spec.datatype.itemsize_bytes or _POINTER_BYTES) > limit_bytes:
         raise RequestTooLarge(f"input '{spec.name}': {count} elements are more than the {limit_bytes} bytes of a body")
-    if spec.datatype in _FIXED_SIZE and came > _FEW:
-        wide = _unpacked(tensor, values, form)
-    else:
-        wide = np.empty(came, object) if spec.datatype is DataType.BYTES else np.fromiter(values, form.wide, came)
-        if spec.datatype is DataType.BYTES:
-            wide[:] = list(values)
-    flat = _halves(wide, spec) if spec.datatype in _HALVES else wide
-    flat = narrowed(flat, spec) if spec.datatype.is_integer else flat
+    flat = _as_asked(_taken(tensor, values, form), spec)
     return flat if came == count else _filled_up(flat, count)
+
+
+def _taken(tensor: Any, values: Any, form: _Form) -> Array:
+    """The values of the field as they are."""
+    count = len(values)
+    if form.wide.kind == "O":
+        strings = np.empty(count, object)
+        strings[:] = list(values)
+        return strings
+    if form.wide.kind == "f" and count > _FEW:
+        return _unpacked(tensor, values, form)
+    return np.fromiter(values, form.wide, count)
+
+
+def _as_asked(wide: Array, spec: TensorSpec) -> Array:
+    """The values in the type of the input."""
+    if spec.datatype in _HALVES:
+        return _halves(wide, spec)
+    return narrowed(wide, spec) if spec.datatype.is_integer else wide
 
 
 def _unpacked(tensor: Any, values: Any, form: _Form) -> Array:
