@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks import models
-from benchmarks.bench import BenchError, Group, Run, interleaved, middle
+from benchmarks.bench import BenchError, Group, Run, Table, interleaved, middle
 from benchmarks.peers import check_answer
 from benchmarks.processes import Server, paceline
 from benchmarks.report import rounds_table
@@ -68,7 +68,7 @@ def measure(run: Run) -> Group:
         losses = [each.with_it, each.unread, each.later, each.unsent]
         rows.append([turn + 1, each.rate, each.requests, *losses, kinds(each.kinds)])
     columns = ("round", "requests/s", "requests", "lost with it", "unread close", "lost later", "not sent", "kinds")
-    group.tables.append(rounds_table("losses", columns, rows))
+    group.tables.append(Table("losses", columns, rows))
     times = [middle(found, what) for what in ("back_s", "start_s", "calm_p99_ms", "p99_ms")]
     columns = ("s until two are ready", "s of a start-up", "p99 calm ms", "p99 from the kill on")
     group.tables.append(rounds_table("times", columns, [times]))
@@ -88,6 +88,7 @@ def _one(run: Run) -> Kill:
         stream = Stream(run, server.url(_PATH), body)
         rate = SHARE * stream.capacity()
         with stream.open(rate) as traffic:
+            traffic.wait_begun()
             time.sleep(run.either(5.0, 3.0))
             killed, gone = _kill(server.replicas[-1])
             back_s = _until_two(server) - killed

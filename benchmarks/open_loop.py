@@ -160,6 +160,7 @@ class Client:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
         self._begin(loop)
+        print("begun", flush=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), self._times[-1] - time.monotonic())
         if self._next == len(self._times):

@@ -104,7 +104,9 @@ class _Client:
         if done.returncode:
             raise BenchError(f"{command} failed:\n{done.stderr}")
         samples = read(self._out)
-        return samples, _outcome(samples, sum(seconds for _, seconds in phases), json.loads(done.stdout))
+        return samples, _outcome(
+            samples, sum(seconds for _, seconds in phases), json.loads(done.stdout.splitlines()[-1])
+        )
 
 
 def _peak(group: Group, run: Run, client: _Client, body: bytes) -> float:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import models
-from benchmarks.bench import Group, Run, interleaved, middle
+from benchmarks.bench import BenchError, Group, Run, interleaved, middle
 from benchmarks.peers import check_answer
 from benchmarks.processes import paceline
 from benchmarks.report import rounds_table
@@ -29,7 +29,7 @@ COUNTS = (1, 2)
 CONNECTIONS = 64
 LEAST = 1.5
 LITTLE_CPU = 0.25
-_PATH = "/predict"
+_ONE, _SEVERAL = "/predict", "/batch-predict"
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,16 @@ def measure(run: Run) -> Group:
 def _one(run: Run, model: Path, count: int) -> dict[int, Sample]:
     row = models.json_row(models.SMALL[0])
     with paceline(run, model, ("--replicas", str(count))) as server:
-        check_answer(server, _PATH, row, model)
-        load(run, server.url(_PATH), row, CONNECTIONS, 2)  # untimed
+        check_answer(server, _ONE, row, model)
+        load(run, server.url(_ONE), row, CONNECTIONS, 2)  # untimed
         found = {}
         for size in ROWS:
             body = row if size == 1 else json.dumps([json.loads(row)] * size).encode()
             seconds = run.either(5, 2)
             before_s = server.cpu_s
-            seen = load(run, server.url(_PATH), body, CONNECTIONS, seconds)
+            seen = load(run, server.url(_ONE if size == 1 else _SEVERAL), body, CONNECTIONS, seconds)
+            if seen.failed:
+                raise BenchError(f"{seen.failed:.1%} of the requests with {size} rows failed")
             used = (server.cpu_s - before_s) / seconds
             found[size] = Sample(seen.rate, seen.p50_ms, seen.p99_ms, seen.client_cpu, used)
         return found

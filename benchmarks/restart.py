@@ -24,11 +24,8 @@ LEAST_REQUESTS = 100_000
 _PATH = "/predict"
 _RESTART_S = 120.0
 _HAPROXY = """\
-global
-    maxconn 10000
 defaults
     mode http
-    maxconn 10000
     timeout connect 5s
     timeout client 600s
     timeout server 60s
@@ -90,6 +87,7 @@ def _one(run: Run, proxied: bool, times: int, least: int) -> Outcome:
         stream = Stream(run, front.url(_PATH), body)
         rate = SHARE * stream.capacity()
         with stream.open(rate) as traffic:
+            traffic.wait_begun()
             return _restarted(run, server.port, traffic, rate, times, least)
 
 

@@ -61,7 +61,7 @@ class Swap:
 def measure(run: Run) -> Group:
     """Both models, swapped once in each round."""
     group = Group("hot swap: a new version under full load")
-    rounds = interleaved({name: partial(_one, run, name, sizes) for name, sizes in SIZES.items()}, run.rounds)
+    rounds = interleaved({name: partial(_one, run, sizes) for name, sizes in SIZES.items()}, run.rounds)
     rows = []
     for name, each in rounds.items():
         total = {kind: sum(swap.kinds.get(kind, 0) for swap in each) for swap in each for kind in swap.kinds}
@@ -74,13 +74,15 @@ def measure(run: Run) -> Group:
         group.check(f"{name}: p99 during the swap, of that before", middle(each, "ratio"), MOST_RATIO, "x", most=True)
     columns = ("model", "requests", "failed", "steps back", "p99 before ms", "during", "after", "max during")
     columns += ("answers/s before", "after", "s to swap")
-    group.tables.append(rounds_table("version 1 to version 2; requests and failures are sums", columns, rows))
+    group.tables.append(
+        rounds_table("version 1 to version 2: sums of requests, failures and steps back, else", columns, rows)
+    )
     group.samples = {name: [asdict(swap) for swap in each] for name, each in rounds.items()}
     group.notes = ["the client keeps 64 connections busy", "a ratio of two p99s is taken within each round"]
     return group
 
 
-def _one(run: Run, name: str, sizes: Sequence[int]) -> Swap:
+def _one(run: Run, sizes: Sequence[int]) -> Swap:
     repository, staged = _repository(run, sizes)
     row = json.loads(models.json_row(sizes[0]))
     body = json.dumps({"instances": [row]}).encode()
@@ -89,6 +91,7 @@ def _one(run: Run, name: str, sizes: Sequence[int]) -> Swap:
         stream = Stream(run, server.url(_PATH), body)
         stream.closed(seconds=2.0).result()  # untimed
         with stream.closed(mark=f"{_SHIFT}.") as traffic:
+            traffic.wait_begun()
             time.sleep(calm_s)
             moved = time.monotonic()
             staged.rename(repository / NAME / "2")

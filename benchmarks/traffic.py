@@ -79,6 +79,16 @@ class Traffic:
             self._process.kill()
             self._process.communicate()
 
+    def wait_begun(self) -> None:
+        """Return when its connections are open and the first request is due.
+
+        Raises:
+            BenchError: the client ended instead.
+        """
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise BenchError(f"the client failed:\n{self._process.communicate()[1]}")
+
     def stop(self) -> tuple[Samples, dict[str, Any]]:
         """Send no more; what has been seen, and what the client says of itself."""
         self._process.send_signal(signal.SIGTERM)
@@ -93,7 +103,7 @@ class Traffic:
         out, err = self._process.communicate(timeout=timeout_s)
         if self._process.returncode:
             raise BenchError(f"the client failed:\n{err}")
-        return read(self._out), json.loads(out)
+        return read(self._out), json.loads(out.splitlines()[-1])
 
 
 def failures(samples: Samples) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from benchmarks.open_loop import LOST, UNANSWERED, Samples
+from benchmarks.samples import LOST, UNANSWERED, Samples, read
 
 from paceline.testing import RunningServer, run_server
 from support import models
@@ -69,8 +69,7 @@ def open_loop(server: RunningServer, folder: Path, *phases: tuple[float, float])
         command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False
     )
     assert done.returncode == 0, done.stderr
-    with np.load(out) as samples:
-        return Samples(**samples)
+    return read(out)
 
 
 def resident_mib(server: RunningServer) -> float:
