@@ -5,8 +5,10 @@ Rules, for whoever writes a page:
   and to the end of a here-document. What follows is its output: compared if there is any, with `...` for anything.
 - `$ paceline serve ...` starts a server, which serves the rest of the page or until the next one;
   with a `;` behind it, it is a command like any other, which has to end.
-- Port 8080 stands for a free port. `build/digits.onnx` and its example are there, as after `make demo`.
-- A ```python block runs, too. A ```sh block does not: it needs what a test has not, such as a network.
+- Ports 8080 and 8500 stand for free ports. `build/digits.onnx` and its example are there, as after `make demo`.
+- A ```python block runs, too; one with TensorFlow Serving's client in the environment of `make tfs-client`, where that
+  was made (`tests/contract/test_tfs_stubs.py` has the same calls). A ```sh block does not: it needs what a test has
+  not, such as a network.
 """
 
 import os
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +30,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 ALL_PAGES = sorted([*PAGES, *ROOT.glob("*.md")])
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PORTS = ("8080", "8500")
+TFS_PYTHON = ROOT / ".venv-tfs" / "bin" / "python"
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#:]+)(?:#([^)]*))?\)")
 
 RUNNABLE = [page for page in PAGES if BLOCK.search(page.read_text())]
@@ -58,20 +63,23 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._server: subprocess.Popen[bytes] | None = None
         self._log = folder / "server.log"
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PACELINE_PORT": str(self._port),
+            "PACELINE_PORT": self._ports["8080"],
+            "XDG_RUNTIME_DIR": str(folder),  # `paceline restart` finds the servers of this page alone
         }
 
     def type(self, command: Command) -> str:
         """Run a command; what it wrote."""
-        text = command.text.replace("8080", str(self._port))
+        text = command.text
+        for port, free in self._ports.items():
+            text = text.replace(port, free)
         if command.language == "python":
-            return self._run([sys.executable, "-c", text])
+            return self._run_python(text)
         if text.startswith("paceline serve ") and ";" not in text:
             return self._serve(text)
         return self._run(["bash", "-c", text])
@@ -82,6 +90,11 @@ class Reader:
             self._server.send_signal(signal.SIGINT)
             server, self._server = self._server, None
             assert server.wait(20) == 0, self._log.read_text()
+
+    def _run_python(self, text: str) -> str:
+        if "tensorflow_serving" not in text:
+            return self._run([sys.executable, "-c", text])
+        return self._run([str(TFS_PYTHON), "-c", text]) if TFS_PYTHON.exists() else ""
 
     def _run(self, command: list[str]) -> str:
         done = subprocess.run(
@@ -94,7 +107,7 @@ class Reader:
             timeout=30,
         )
         assert done.returncode == 0, f"exit code {done.returncode}: {command[-1]}\n{done.stdout}"
-        return done.stdout.replace(str(self._port), "8080")
+        return self._as_written(done.stdout)
 
     def _serve(self, text: str) -> str:
         self.stop()
@@ -105,7 +118,12 @@ class Reader:
             assert self._server.poll() is None, self._log.read_text()
             assert time.monotonic() < until, self._log.read_text()
             time.sleep(0.02)
-        return self._log.read_text().replace(str(self._port), "8080")
+        return self._as_written(self._log.read_text())
+
+    def _as_written(self, text: str) -> str:
+        for port, free in self._ports.items():
+            text = text.replace(free, port)
+        return text
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +176,10 @@ def same(expected: str, wrote: str) -> bool:
     return re.fullmatch(r"\s?.*\s?".join(pieces), " ".join(wrote.split()), re.DOTALL) is not None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[str]:
+    """Ports that were free a moment ago, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [str(probe.getsockname()[1]) for probe in probes]

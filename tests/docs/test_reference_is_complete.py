@@ -4,24 +4,41 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from paceline.config.settings import ServeSettings
 from paceline.core import errors
 from paceline.engine.engine import Engine
 from paceline.server.app import App
 from paceline.server.http1 import Limits
 from paceline.server.metrics import exposition
-from paceline.server.protocols import all_routes
+from paceline.server.protocols import all_methods, all_routes
 from paceline.server.routes import Route
+from paceline.testing import run_server
+from support.models import identity
+from support.wire import ask, get
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+WITH_REPLICAS_ONLY = {"paceline_replica_up", "paceline_replica_restarts_total"}
 SOURCES = Path(__file__).parents[2] / "src" / "paceline"
 
 
 def test_every_metric_is_described():
-    page = (REFERENCE / "metrics.md").read_text()
-    written = set(re.findall(r"^# TYPE (\S+)", exposition(App(Engine(), Limits())).decode(), re.MULTILINE))
-    described = set(re.findall(r"^\| `(\S+)`", page, re.MULTILINE))
-    assert written == described
+    assert families(exposition(App(Engine(), Limits()))) == described_metrics() - WITH_REPLICAS_ONLY
+
+
+@pytest.mark.slow
+def test_every_metric_of_replicas_is_described(tmp_path: Path):
+    with run_server(identity(tmp_path / "echo.onnx"), ["--replicas", "1"]) as server:
+        assert families(ask(server, get("/metrics")).body) == described_metrics()
+
+
+def families(text: bytes) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
+
+
+def described_metrics() -> set[str]:
+    return set(re.findall(r"^\| `(\S+)`", (REFERENCE / "metrics.md").read_text(), re.MULTILINE))
 
 
 def test_every_error_code_is_described():
@@ -59,3 +76,11 @@ def described_routes(page: str) -> Iterator[tuple[str, str]]:
 
 def leads_to(route: Route, method: str, path: str) -> bool:
     return route.method == method and route.pattern.fullmatch(path) is not None
+
+
+def test_every_grpc_method_is_described_and_every_described_method_is_there():
+    page = (REFERENCE / "http-api.md").read_text().partition("\n## gRPC\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", page, re.MULTILINE)
+    described = {f"/{service}/{method}" for service, methods in rows for method in re.findall(r"`(\w+)`", methods)}
+    served = {method.path.decode() for method in all_methods(App(Engine(), Limits()), ServeSettings())}
+    assert described == served
