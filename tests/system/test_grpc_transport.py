@@ -65,14 +65,14 @@ def test_an_answer_larger_than_every_window_arrives_whole(channel: grpc.Channel)
     assert answer == b"x" + b"y" * 29_999_999
 
 
-def test_65_a_message_over_the_limit_is_refused_and_the_channel_lives(channel: grpc.Channel) -> None:
+def test_fault_065_a_message_over_the_limit_is_refused_and_the_channel_lives(channel: grpc.Channel) -> None:
     error = failure(channel, "echo", bytes(LIMIT + 1))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert str(LIMIT) in error.details()
     assert unary(channel, "echo")(b"still there", timeout=10) == b"still there"
 
 
-def test_68_errors_carry_their_status_and_text(channel: grpc.Channel) -> None:
+def test_fault_068_errors_carry_their_status_and_text(channel: grpc.Channel) -> None:
     error = failure(channel, "wrong")
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error.details() == "größer\n100 %"
@@ -87,7 +87,7 @@ def test_shedding_says_when_to_come_back(channel: grpc.Channel) -> None:
     assert 500 <= int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) <= 600
 
 
-def test_67_cancelling_a_call_reaches_its_method(channel: grpc.Channel) -> None:
+def test_fault_067_cancelling_a_call_reaches_its_method(channel: grpc.Channel) -> None:
     before = told(channel)["left"]
     call = unary(channel, "never").future(b"")
     unary(channel, "echo")(b"", timeout=10)
@@ -95,7 +95,7 @@ def test_67_cancelling_a_call_reaches_its_method(channel: grpc.Channel) -> None:
     until(lambda: told(channel)["left"] == before + 1)
 
 
-def test_66_the_client_deadline_ends_the_call(channel: grpc.Channel) -> None:
+def test_fault_066_the_client_deadline_ends_the_call(channel: grpc.Channel) -> None:
     before = told(channel)["left"]
     with pytest.raises(grpc.RpcError) as raised:
         unary(channel, "never")(b"", timeout=0.1)
@@ -103,7 +103,7 @@ def test_66_the_client_deadline_ends_the_call(channel: grpc.Channel) -> None:
     until(lambda: told(channel)["left"] == before + 1)
 
 
-def test_31_a_lost_connection_reaches_every_open_call(server: RunningServer, channel: grpc.Channel) -> None:
+def test_fault_031_a_lost_connection_reaches_every_open_call(server: RunningServer, channel: grpc.Channel) -> None:
     before = told(channel)["left"]
     with Frames(server) as client:
         for number in range(10):
@@ -182,7 +182,7 @@ def test_a_malformed_unary_body_is_answered_with_a_status(raw: Frames, body: byt
     ],
     ids=["unknown", "corrupt", "gzip bomb", "deflate bomb"],
 )
-def test_36_compression_that_cannot_be_undone(raw: Frames, name: str, message: bytes, status: str) -> None:
+def test_fault_036_compression_that_cannot_be_undone(raw: Frames, name: str, message: bytes, status: str) -> None:
     raw.send(raw.head(1, "/test.Echo/echo", *CALL, ("grpc-encoding", name)))
     raw.send(raw.data(1, framed(message, compressed=True), True))
     assert raw.status(1)[0] == status
@@ -197,7 +197,7 @@ def test_an_answer_waits_for_the_window_and_then_goes_on(server: RunningServer) 
 
 
 @pytest.mark.slow
-def test_82_a_call_under_way_is_answered_when_the_server_drains(tmp_path: Path) -> None:
+def test_fault_082_a_call_under_way_is_answered_when_the_server_drains(tmp_path: Path) -> None:
     with echo_server(tmp_path) as server, grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
         slow = unary(channel, "later").future(b"0.2")
         unary(channel, "echo")(b"", timeout=10)

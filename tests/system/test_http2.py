@@ -120,7 +120,7 @@ def test_what_is_no_route_or_no_call_is_refused(server: RunningServer) -> None:
 # -- limits -------------------------------------------------------------------------------------------------------
 
 
-def test_65_a_message_over_the_limit_is_refused_and_the_channel_lives(server: RunningServer) -> None:
+def test_fault_065_a_message_over_the_limit_is_refused_and_the_channel_lives(server: RunningServer) -> None:
     with Frames(server) as client:
         client.send(client.head(1, "/test.Echo/echo"), client.data(1, b"\0" + (1 << 20 | 1).to_bytes(4, "big")))
         status, message = client.status(1)
@@ -142,7 +142,7 @@ def test_a_plain_body_over_the_limit_is_413(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(12_000,) * 3, (10, 40_000, 10), (10, 90_000, 10)])
-def test_69_headers_over_the_limit_are_refused_whole(server: RunningServer, sizes: tuple[int, ...]) -> None:
+def test_fault_069_headers_over_the_limit_are_refused_whole(server: RunningServer, sizes: tuple[int, ...]) -> None:
     headers = [(f"x-{place}", "y" * size) for place, size in enumerate(sizes)]
     with Frames(server) as client:
         client.until(lambda f: isinstance(f, H2FrameSettings) and not f.ack)
@@ -189,7 +189,7 @@ def attack(server: RunningServer, *, opening: bytes = b"", flood: bytes, times: 
     ],
     ids=["ping", "settings", "priority", "window", "garbage"],
 )
-def test_69_floods_end_the_connection_and_harm_no_other(server: RunningServer, flood: bytes, times: int) -> None:
+def test_fault_069_floods_end_the_connection_and_harm_no_other(server: RunningServer, flood: bytes, times: int) -> None:
     with Frames(server) as other:
         assert echoes(other, 1)
         before = memory_bytes(server)
@@ -199,7 +199,7 @@ def test_69_floods_end_the_connection_and_harm_no_other(server: RunningServer, f
         assert memory_bytes(server) - before < 8 << 20
 
 
-def test_69_ten_thousand_resets_end_the_connection(server: RunningServer) -> None:
+def test_fault_069_ten_thousand_resets_end_the_connection(server: RunningServer) -> None:
     with Frames(server) as other, Frames(server) as attacker:
         with contextlib.suppress(OSError):
             for number in range(10_000):
@@ -219,7 +219,7 @@ def test_a_client_that_cancels_as_much_as_it_may_open_stays(server: RunningServe
         assert echoes(client, 1001)
 
 
-def test_69_endless_continuation_ends_the_connection(server: RunningServer) -> None:
+def test_fault_069_endless_continuation_ends_the_connection(server: RunningServer) -> None:
     before = memory_bytes(server)
     opening = frame(1, 0, 1, b"\x82\x86\x84")
     with attack(server, opening=opening, flood=frame(CONTINUATION, 0, 1, b"\0\1a\1b" * 1000), times=2000) as attacker:
@@ -227,7 +227,7 @@ def test_69_endless_continuation_ends_the_connection(server: RunningServer) -> N
     assert memory_bytes(server) - before < 8 << 20
 
 
-def test_69_empty_data_without_end_ends_the_connection(server: RunningServer) -> None:
+def test_fault_069_empty_data_without_end_ends_the_connection(server: RunningServer) -> None:
     with Frames(server) as client:
         client.send(client.head(1, "/test.Echo/echo"))
         with contextlib.suppress(OSError):
@@ -267,7 +267,7 @@ def test_a_window_that_never_opens_costs_only_its_stream(hasty: RunningServer) -
 
 
 @pytest.mark.slow
-def test_77_a_client_that_does_not_read_is_dropped_and_memory_is_bounded(hasty: RunningServer) -> None:
+def test_fault_077_a_client_that_does_not_read_is_dropped_and_memory_is_bounded(hasty: RunningServer) -> None:
     with Frames(hasty, window=(1 << 31) - 1) as client, Frames(hasty) as other:
         client.send(client.codec.serialize_window_update(0, (1 << 31) - 1 - 65535))
         before = memory_bytes(hasty)
@@ -293,7 +293,7 @@ def test_an_idle_connection_is_closed_with_a_goaway(hasty: RunningServer) -> Non
 
 
 @pytest.mark.slow
-def test_82_a_drain_answers_what_was_sent_before_the_client_knew(tmp_path: Path) -> None:
+def test_fault_082_a_drain_answers_what_was_sent_before_the_client_knew(tmp_path: Path) -> None:
     with echo_server(tmp_path) as server, Frames(server) as client:
         client.send(client.call(1, "/test.Echo/later", b"0.5"))
         client.until(lambda f: isinstance(f, H2FrameSettings) and f.ack)

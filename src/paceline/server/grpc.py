@@ -7,6 +7,7 @@ Rules:
 - A unary call is handed to its method's handler once its one message is complete, as an HTTP request is: the message
   is its `body`. A streaming call is handed over as soon as its headers are there; its messages follow.
 - Every call ends exactly once, with a status; `on_disconnect` is called instead when the client left or cancelled.
+- A call that would go on for as long as its client likes is ended when the server drains: see `on_drain`.
 - Refusals for lack of capacity are RESOURCE_EXHAUSTED, with the time after which to come back: clients repeat
   UNAVAILABLE at once, which multiplies an overload.
 """
@@ -33,6 +34,8 @@ _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 _MAX_TIMEOUT_DIGITS: Final = 8
 _MAX_TIMEOUT_S: Final = 24 * 3600.0
 _TRACEBACK_EVERY_S: Final = 1.0
+# Messages travel in a header, of which clients take so many bytes. TensorFlow Serving cuts at the same place.
+_MAX_TOLD: Final = 1024
 
 
 class Status(enum.IntEnum):
@@ -84,6 +87,8 @@ class GrpcCall(HttpRequest):
         began: monotonic seconds when the headers had arrived, from when on the client's timeout counts.
         on_message: streaming calls: called with each message of the client, in order.
         on_end: streaming calls: called once the client has sent its last message.
+        on_drain: called when the server drains and the client knows: the call shall end as soon as what has been asked
+            is answered. A streaming call without it is ended then; a unary one is always answered.
         on_finished: called when the call ends with a status; writes the access log.
     """
 
@@ -92,6 +97,7 @@ class GrpcCall(HttpRequest):
     grpc_status = Status.OK
     on_message: Callable[[bytes], None] | None = None
     on_end: Callable[[], None] | None = None
+    on_drain: Callable[[], None] | None = None
     on_finished: Callable[[GrpcCall], None] | None = None
 
     def send(self, message: Answer) -> None:
@@ -116,6 +122,13 @@ class GrpcCall(HttpRequest):
         if self.on_finished is not None:
             self.on_finished(self)
         cast(GrpcConnection, self.connection).write_status(self, status, message, trailers)
+
+    def dismiss(self) -> None:
+        """End the call because the server drains; its method is told as if the client had left."""
+        gone, self.on_disconnect = self.on_disconnect, None
+        if gone is not None:
+            gone()
+        self.finish(Status.UNAVAILABLE, "the server is draining")
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,13 @@ class Grpc:
         """Tell a streaming call that its client has sent everything."""
         if call.on_end is not None:
             self._guarded(call, call.on_end)
+
+    def drain(self, call: GrpcCall, method: Method) -> None:
+        """End a call that nobody but its client would end."""
+        if call.on_drain is not None:
+            self._guarded(call, call.on_drain)
+        elif method.streaming:
+            self._guarded(call, call.dismiss)
 
     def _guarded(self, call: GrpcCall, work: Callable[..., None], *arguments: object) -> None:
         try:
@@ -234,7 +254,8 @@ class Grpc:
         """What a client is told about an error; one of ours is logged."""
         if isinstance(error, errors.InternalError):
             sys.stderr.write(f"paceline: internal error: {error}\n")
-        return shown_message(error, self._app.debug)
+        text = shown_message(error, self._app.debug)
+        return text if len(text) <= _MAX_TOLD else text[:_MAX_TOLD] + "...TRUNCATED"
 
 
 def grpc_status(error: errors.PacelineError, text: str) -> tuple[Status, str, Trailers]:

@@ -8,7 +8,7 @@ Rules:
 - One client cannot make the others wait or the memory grow: streams, bodies, headers, resets and frames that cost work
   without asking for an answer are all bounded (`http2_budget.py`).
 - To leave, a connection says so twice: first that it will close, then, when the client has seen that, which requests
-  it took. What was sent in between is answered, so none is lost.
+  it took. What was sent in between is answered, so none is lost. Calls that would stay open are ended after that.
 - This file knows no model, no route and no method.
 """
 
@@ -75,6 +75,7 @@ class Http2Connection(FrameWriter):
         self._partial_since = 0.0
         self._partial_bytes = 0
         self._closing_at = 0.0
+        self._drained = False
 
     # -- the transport's calls --------------------------------------------------------------------------------
 
@@ -272,8 +273,8 @@ class Http2Connection(FrameWriter):
 
     @property
     def is_leaving(self) -> bool:
-        """True when the connection has announced its end, or should."""
-        return self._closing_at > 0.0 or self.home.draining
+        """True when the connection has announced its end, or should: a new one is good for one answer."""
+        return self._closing_at > 0.0 or (self.home.draining and self.answered_at > 0.0)
 
     @property
     def is_idle(self) -> bool:
@@ -295,6 +296,10 @@ class Http2Connection(FrameWriter):
             self._closing_at = now
             self.after(h2.begin_graceful_shutdown())
         known = h2.shutdown_final or h2.goaway_info() is not None or now >= self._closing_at + _ACK_WAIT_S
+        if known and self.home.draining and not self._drained:
+            self._drained = True
+            for stream in list(self._streams.values()):
+                stream.drain()
         if known and not self._streams and not self.paused:
             self._close_gently(transport)
         elif not self._streams:

@@ -105,6 +105,12 @@ class CallStream(Stream):
         assert isinstance(call, GrpcCall)
         call.finish(Status.DEADLINE_EXCEEDED, "the message did not arrive in time")
 
+    def drain(self) -> None:
+        """End a call that nobody but its client would end."""
+        call, method = self.request, self._method
+        if method is not None and isinstance(call, GrpcCall):
+            self._connection.home.grpc.drain(call, method)
+
     # -- what `GrpcCall` calls --------------------------------------------------------------------------------
 
     def write_message(self, call: GrpcCall, message: Answer) -> None:

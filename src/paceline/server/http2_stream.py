@@ -93,6 +93,9 @@ class Stream:
         """The body did not come in time."""
         raise NotImplementedError
 
+    def drain(self) -> None:
+        """The server drains, and the client knows: end what would not end by itself."""
+
     def take(self, size: int) -> None:
         """Give received bytes back to the client's window, unless it does not read what it is sent."""
         if self._held_back or self._unsent > _MOST_UNREAD_BYTES:

@@ -8,7 +8,7 @@ Rules:
   model is asked for by its name.
 - Services of TensorFlow Serving are known by their short names too, which its clients use.
 - What is not known is NOT_FOUND for Check. Watch says SERVICE_UNKNOWN and goes on: it may come.
-- Watch says NOT_SERVING to a server that drains, and ends: a call that stays open would hold up the end.
+- Watch says NOT_SERVING when the server begins to drain, and ends when its connection does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final
 from paceline.core.errors import ModelNotFound
 from paceline.engine.engine import Phase
 from paceline.server.app import App
-from paceline.server.grpc import GrpcCall, Method, Status
+from paceline.server.grpc import GrpcCall, Method
 from paceline.server.messages import message, parsed
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -82,6 +82,7 @@ class _Watch:
         self._told = ""
         app.engine.on_change.add(self.look)
         call.on_disconnect = self._leave
+        call.on_drain = call.dismiss
 
     def look(self) -> None:
         """Tell the client what has changed."""
@@ -89,12 +90,9 @@ class _Watch:
         if state != self._told:
             self._told = state
             self._call.send(_encoded(state))
-        if self._app.draining:
-            self._leave()
-            self._call.finish(Status.UNAVAILABLE, "the server is draining")
 
     def _leave(self) -> None:
-        self._call.on_disconnect = None
+        self._call.on_disconnect = self._call.on_drain = None
         self._app.engine.on_change.discard(self.look)
 
 

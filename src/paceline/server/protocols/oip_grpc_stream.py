@@ -5,6 +5,7 @@ Rules:
 - What goes wrong with one is said in its place, as `error_message`. The stream goes on.
 - So many requests are under way at a time; those behind them wait unread, and the client gets no more room to send.
 - The call ends once its client has sent everything and everything is answered. A client that leaves drops all of it.
+- When the server drains, what has come is answered, and the call ends; requests that come later are not begun.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ class InferStream:
         self._under_way: deque[_Request] = deque()
         self._unread: deque[bytes] = deque()
         self._ended = False
+        self._draining = False
         self._held = False
         self._working = False
         call.on_message = self._on_message
         call.on_end = self._on_end
         call.on_disconnect = self._on_disconnect
+        call.on_drain = self._on_drain
 
     # -- the client -------------------------------------------------------------------------------------------
 
@@ -65,6 +68,11 @@ class InferStream:
 
     def _on_end(self) -> None:
         self._ended = True
+        self._work()
+
+    def _on_drain(self) -> None:
+        self._draining = True
+        self._call.on_message = None
         self._work()
 
     def _on_disconnect(self) -> None:
@@ -122,9 +130,15 @@ class InferStream:
             self._begin(unread.popleft())
         self._working = False
         self._hold(bool(unread))
-        if self._ended and not under_way and not call.answered:
+        if (self._ended or self._draining) and not under_way and not call.answered:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._ended:
             self._let_go()
-            call.finish()
+            self._call.finish()
+        else:
+            self._call.dismiss()
 
     def _hold(self, held: bool) -> None:
         if held is not self._held:
@@ -143,4 +157,4 @@ class InferStream:
 
     def _let_go(self) -> None:
         call = self._call  # the two refer to one another
-        call.on_message = call.on_end = call.on_disconnect = None
+        call.on_message = call.on_end = call.on_drain = call.on_disconnect = None

@@ -23,7 +23,7 @@ from paceline.core.errors import InvalidRequest, PreconditionFailed
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import DataType, Signature, Tensors, bf16_to_float32
 from paceline.engine.model import ServedModel
-from paceline.engine.repository import Source
+from paceline.engine.sources import Source
 from paceline.server.app import App
 from paceline.server.calls import Encoded, Inference, PerModel
 from paceline.server.grpc import GrpcCall, Method
