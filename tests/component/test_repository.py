@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from paceline.config.settings import ServeSettings
 from paceline.core.errors import ConfigError, InvalidRequest, ModelLoadError, ModelNotFound, ModelNotReady
 from paceline.engine.engine import Engine, Phase
 from paceline.engine.loading import Loader
-from paceline.engine.repository import Repository, Source
+from paceline.engine.repository import Repository
+from paceline.engine.sources import Source
 from support import models
 from support.repositories import put, replace_file, times
 
@@ -233,6 +235,90 @@ def test_folders_that_go(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_folder_called_like_a_version_does_not_turn_the_models_into_one(tmp_path):
+    async def scenario() -> None:
+        put(tmp_path, "a", 1)
+        async with Watched(tmp_path) as watched:
+            (tmp_path / "2024").mkdir()
+            await watched.until(lambda: watched.said)
+            await watched.looked_twice()
+            assert watched.said == [f"{tmp_path}/2024: no version: expected folders that are numbers, such as 1"]
+            assert await watched.ask("a") == 1
+
+    run(scenario())
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_unloads_nothing(tmp_path):
+    async def scenario() -> None:
+        put(tmp_path, "a", 1), put(tmp_path, "a", 2)
+        (tmp_path / "a/latest").symlink_to("2")
+        async with Watched(tmp_path) as watched:
+            shutil.rmtree(tmp_path / "a/2")
+            await watched.until(lambda: list(watched.phases()) == [("a", "1")])
+            await watched.looked_twice()
+            assert await watched.ask("a") == 1
+
+    run(scenario())
+
+
+@pytest.mark.slow
+def test_a_log_beside_the_versions_keeps_no_version_from_being_loaded(tmp_path):
+    async def scenario() -> None:
+        put(tmp_path, "a", 1)
+        async with Watched(tmp_path) as watched:
+            put(tmp_path, "a", 2)
+            with (tmp_path / "a/train.log").open("w") as log:
+
+                def loaded() -> bool:
+                    log.write("one more epoch\n")
+                    log.flush()
+                    return list(watched.phases()) == [("a", "2")]
+
+                await watched.until(loaded)
+            assert watched.engine.loads == {("a", "ok"): 2}
+
+    run(scenario())
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_leaves_no_memory_behind(tmp_path):
+    def held() -> int:
+        return sum(isinstance(each, ort.InferenceSession) for each in gc.get_objects())
+
+    async def scenario() -> None:
+        put(tmp_path, "a", 1), put(tmp_path, "bad", 1, build=models.never_warm)
+        async with Watched(tmp_path, model_control_mode="explicit", load_model="a") as watched:
+            before = held()
+            gc.disable()  # the collector may come by much later than the next load
+            try:
+                for _ in range(3):
+                    with pytest.raises(InvalidRequest, match="warm-up failed"):
+                        await watched.repository.load("bad")
+                    assert held() == before
+            finally:
+                gc.enable()
+
+    run(scenario())
+
+
+@pytest.mark.slow
+def test_a_model_that_is_unloaded_while_it_runs_is_not_idle_until_it_is_done(tmp_path):
+    async def scenario() -> None:
+        put(tmp_path, "a", 1, build=lambda path: models.slow(path, loops=30_000))
+        async with Watched(tmp_path, model_control_mode="explicit", load_model="a") as watched:
+            asked = asyncio.ensure_future(watched.engine.model("a").infer((np.ones((1, 256), np.float32),)))
+            await watched.until(lambda: not watched.engine.idle)
+            await watched.repository.unload("a")
+            assert not watched.engine.idle
+            await asked
+            await watched.until(lambda: not watched.engine.entries())
+            assert watched.engine.idle
+
+    run(scenario())
+
+
+@pytest.mark.slow
 def test_the_version_before_serves_again_when_the_latest_goes(tmp_path):
     async def scenario() -> None:
         put(tmp_path, "a", 1), put(tmp_path, "a", 2)
@@ -323,7 +409,7 @@ def test_when_nothing_can_be_loaded_the_start_fails(tmp_path):
 def test_several_models_cannot_have_one_name(tmp_path):
     async def scenario() -> None:
         put(tmp_path, "a", 1)
-        with pytest.raises(ConfigError, match="models that are named like their folders"):
+        with pytest.raises(ConfigError, match="is not the folder of one model"):
             await Watched(tmp_path, name="b").repository.begin()
 
     run(scenario())
@@ -568,5 +654,44 @@ def test_models_that_lie_in_folders_of_their_own(tmp_path):
             put(tmp_path / "there", "c", 3)
             await watched.until(lambda: "late" in watched.engine.names() and watched.engine.available("late"))
             assert await watched.ask("late") == 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("mode", ["poll", "none"])
+def test_models_to_load_are_named_in_explicit_mode_alone(tmp_path, mode):
+    async def scenario() -> None:
+        put(tmp_path, "a", 1)
+        with pytest.raises(ConfigError, match=f"needs model_control_mode explicit, which is {mode}"):
+            await Watched(tmp_path, model_control_mode=mode, load_model="a").repository.begin()
+
+    run(scenario())
+
+
+@pytest.mark.slow
+def test_the_index_forgets_what_has_gone_from_the_disk(tmp_path):
+    async def scenario() -> None:
+        put(tmp_path, "a", 1), put(tmp_path, "b", 1)
+        async with Watched(tmp_path, model_control_mode="explicit", load_model="*") as watched:
+            await watched.repository.unload("a")
+            await watched.until(lambda: watched.repository.index()[0].reason == "unloaded")
+            shutil.rmtree(tmp_path / "a")
+            await watched.until(lambda: [row.name for row in watched.repository.index()] == ["b"])
+
+    run(scenario())
+
+
+@pytest.mark.slow
+def test_reloads_of_no_model_and_of_no_path(tmp_path):
+    async def scenario() -> None:
+        put(tmp_path, "a", 1)
+        async with Watched(tmp_path, model_control_mode="explicit", load_model="*") as watched:
+            with pytest.raises(InvalidRequest, match="base_path is not within the repository"):
+                await watched.repository.reload([Source("a", f"{tmp_path}/a\0b")])
+            assert await watched.ask("a") == 1
+            await watched.repository.reload([])
+            await watched.until(lambda: not watched.engine.names())
+            await watched.looked_twice()
+            assert watched.repository.index() == []
 
     run(scenario())

@@ -134,6 +134,10 @@ def test_repositories_that_cannot_be_served(tmp_path):
         f"error: {tmp_path}: no model in this folder\nhint: expected NAME/VERSION/model.onnx, or a model file\n",
     )
     assert refuse_to_start(tmp_path / "none")[0] == 4
+    file = models.mlp(tmp_path / "single.onnx")
+    code, said = refuse_to_start(file, "--model-control-mode", "explicit")
+    assert code == 3
+    assert said == f"error: model_control_mode (flag --model-control-mode): {file} is a model file, not a repository\n"
     put(tmp_path, "a", 1, build=lambda path: path.write_bytes(b"no model"))
     code, said = refuse_to_start(tmp_path)
     assert code == 4

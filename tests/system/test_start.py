@@ -53,6 +53,8 @@ def refuse_to_start(*arguments: str | Path, **variables: str) -> tuple[int, str]
 def test_fault_001_missing_model(tmp_path):
     code, said = refuse_to_start(tmp_path / "none.onnx", "--port", "0")
     assert (code, said) == (4, f"error: {tmp_path}/none.onnx: no such model file\n")
+    code, said = refuse_to_start(tmp_path / "none", "--port", "0")
+    assert (code, said) == (4, f"error: {tmp_path}/none: no such file or folder\n")
 
 
 @pytest.mark.slow

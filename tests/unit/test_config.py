@@ -216,3 +216,9 @@ def _as_toml(values):
         return str(value).lower()
 
     return "\n".join(f"{name} = {literal(value)}" for name, value in values.items())
+
+
+def test_two_ports_are_two():
+    with pytest.raises(ConfigError, match=r"grpc_port: must not be the port, 8080 \(flag --grpc-port\)"):
+        resolve({"grpc_port": 8080}, {}, None)
+    assert resolve({"port": 0, "grpc_port": 0}, {}, None).grpc_port == 0

@@ -61,6 +61,15 @@ def test_what_triton_says_becomes_settings_with_their_lines(tmp_path):
     assert beside.inputs[1].place == f"{path} line 6"
 
 
+def test_the_name_is_the_folder_s_also_behind_links(tmp_path):
+    # As a mounted config map has it: m/config.pbtxt -> ..data/config.pbtxt -> ..2026_01/config.pbtxt.
+    write(tmp_path / "store/m-7/..2026_01/config.pbtxt", "name: 'm' max_batch_size: 4")
+    (tmp_path / "store/m-7/..data").symlink_to("..2026_01")
+    (tmp_path / "store/m-7/config.pbtxt").symlink_to("..data/config.pbtxt")
+    (tmp_path / "m").symlink_to("store/m-7")
+    assert values(found_beside(tmp_path / "m")) == {"max_batch_size": 4}
+
+
 def test_what_has_no_effect_is_named_once(tmp_path):
     path = write(tmp_path / "ner" / "config.pbtxt", TRITON)
     said = "\n".join(read_beside(tmp_path / "ner").notes)
@@ -100,6 +109,7 @@ def test_policies_of_versions(tmp_path, policy, text):
         ("input { name: 'x' data_type: TYPE_FP33 dims: 1 }", 1, "input.data_type: must be one of TYPE_BOOL"),
         ("input { name: 'x' data_type: TYPE_FP32 dims: 0 }", 1, "input.dims: each must be -1"),
         ("default_model_filename: '../x.onnx'", 1, "default_model_filename: must be a file's name"),
+        ("instance_group { kind: KIND_XPU }", 1, "instance_group.kind: must be one of KIND_AUTO, KIND_CPU"),
         ("version_policy { }", 1, "version_policy: must be one of latest, all, specific"),
         ("version_policy { specific { } }", 1, "version_policy.specific: must name versions"),
         ("parameters { key: 'intra_op_thread_count' value { string_value: 'x' } }", 1, "parameters.value: intra_op"),

@@ -97,3 +97,9 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "latin").write_bytes(b"a: '\xff'")
     with pytest.raises(ConfigError, match="must be UTF-8"):
         read_prototext(tmp_path / "latin")
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows(tmp_path):
+    (tmp_path / "f.pbtxt").write_bytes(b"\xef\xbb\xbf# first\r\na: 1 # one\r\nb { c: 'x' }\r\n")
+    block = read_prototext(tmp_path / "f.pbtxt")
+    assert (block.integer("a"), block.blocks("b")[0].text("c"), block.line_of("b")) == (1, "x", 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paceline.core.errors import ModelLoadError
-from paceline.engine.layout import ModelFiles, base_paths, look
+from paceline.engine.layout import ModelFiles, is_one_model, look, models_in
 
 
 def write(root: Path, *names: str) -> Path:
@@ -19,8 +19,8 @@ def write(root: Path, *names: str) -> Path:
     return root
 
 
-def found(root: Path, name: str | None = None) -> dict[str, ModelFiles]:
-    return look(base_paths(root, name))
+def found(root: Path) -> dict[str, ModelFiles]:
+    return look(models_in(root))
 
 
 def test_models_and_versions(tmp_path):
@@ -30,15 +30,15 @@ def test_models_and_versions(tmp_path):
     assert models["a"].versions["9"].file == tmp_path / "a/9/model.onnx"
 
 
-def test_a_folder_of_versions_is_one_model_named_like_it_or_as_asked(tmp_path):
+def test_a_folder_of_versions_is_one_model(tmp_path):
     write(tmp_path, "half/1/model.onnx", "half/2/model.onnx")
-    assert list(found(tmp_path / "half")) == ["half"]
-    assert list(found(tmp_path / "half")["half"].versions) == ["1", "2"]
-    assert list(found(tmp_path / "half", "other")) == ["other"]
+    assert is_one_model(tmp_path / "half")
+    assert not is_one_model(tmp_path)
 
 
 def test_a_model_may_be_called_by_a_number(tmp_path):
     assert list(found(write(tmp_path, "7/1/model.onnx"))) == ["7"]
+    assert not is_one_model(tmp_path)
 
 
 def test_what_is_hidden_is_not_there(tmp_path):
@@ -50,8 +50,8 @@ def test_what_is_hidden_is_not_there(tmp_path):
 
 
 def test_versions_are_numbers_without_leading_zeros(tmp_path):
-    write(tmp_path, "a/007/model.onnx", "a/latest/model.onnx", f"a/{10**18}/model.onnx")
-    assert list(found(tmp_path)["a"].versions) == ["7"]
+    write(tmp_path, "a/007/model.onnx", "a/latest/model.onnx", f"a/{2**63 - 1}/model.onnx", f"a/{2**63}/model.onnx")
+    assert list(found(tmp_path)["a"].versions) == ["7", str(2**63 - 1)]
 
 
 def test_of_one_number_written_twice_the_plain_one_counts(tmp_path):
@@ -131,6 +131,24 @@ def test_a_link_that_leads_upwards_ends(tmp_path):
     assert found(tmp_path)["a"].versions["1"].file is not None
 
 
+def test_links_that_lead_nowhere_are_no_reason_to_find_nothing_else(tmp_path):
+    write(tmp_path, "a/1/model.onnx")
+    for place in (tmp_path, tmp_path / "a", tmp_path / "a/1"):
+        (place / "latest").symlink_to("gone")
+        (place / "circle").symlink_to("circle")
+    (tmp_path / "a/config.pbtxt").symlink_to("gone")
+    models = found(tmp_path)
+    assert list(models) == ["a"]
+    assert not models["a"].versions["1"].problem
+
+
+def test_what_lies_beside_the_versions_and_is_no_configuration_changes_no_fingerprint(tmp_path):
+    write(tmp_path, "a/1/model.onnx", "a/train.log")
+    before = found(tmp_path)
+    (tmp_path / "a/train.log").write_text("epoch 2, and so on")
+    assert found(tmp_path) == before
+
+
 def test_links_to_versions_are_followed(tmp_path):
     write(tmp_path, "store/v1/model.onnx")
     (tmp_path / "models/a").mkdir(parents=True)
@@ -154,4 +172,4 @@ def test_a_folder_that_is_gone_is_no_model(tmp_path):
 
 def test_a_repository_that_is_not_there(tmp_path):
     with pytest.raises(ModelLoadError, match="no such file or directory"):
-        base_paths(tmp_path / "none")
+        is_one_model(tmp_path / "none")

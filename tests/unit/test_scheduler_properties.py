@@ -249,7 +249,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def latest(self, group: list[InferRequest]) -> float:
         """The last moment at which a full batch, started by a late timer, ends before the earliest deadline."""
-        return group[0].deadline - self.scheduler.latency.high(self.policy.max_batch_rows) - 5e-3
+        head = group[0]
+        spare_s = max(5e-3, 0.25 * (head.deadline - head.arrived))
+        return head.deadline - self.scheduler.latency.high(self.policy.max_batch_rows) - spare_s
 
     def leave(self, place: str, batch: Batch) -> None:
         for piece in batch.requests:

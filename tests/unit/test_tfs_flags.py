@@ -79,6 +79,12 @@ def test_ports(arguments, port, grpc_port):
     assert (got["port"], got.get("grpc_port")) == (port, grpc_port)
 
 
+def test_grpc_s_default_port_is_named_where_it_is_not_opened():
+    assert not any("gRPC" in note for note in told("--rest_api_port=9001", "--port=9000").notes)
+    (note,) = [note for note in told("--rest_api_port=9001").notes if "gRPC" in note]
+    assert note.endswith("add --port=8500")
+
+
 def test_flags_that_are_settings():
     got = found("--rest_api_timeout_in_ms=5000", "--tensorflow_intra_op_parallelism=2")
     assert (got["timeout_ms"], got["threads"]) == (5000, 2)
@@ -124,6 +130,11 @@ def test_fault_004_wrong_flags(arguments, message, hint):
         told(*arguments)
     assert str(caught.value).startswith(message)
     assert hint is None or (caught.value.hint or "").startswith(hint)
+
+
+def test_a_model_is_a_folder():
+    with pytest.raises(ConfigError, match="must be a folder on this machine, got 's3://b/m'"):
+        translate(["--model_base_path=s3://b/m"], 2)
 
 
 def test_a_model_is_needed():
@@ -191,6 +202,10 @@ def test_a_file_of_models(tmp_path):
         (
             "model_config_list { config { name: 'a/b' base_path: 'x' } }",
             "model_config_list.config.name: as name: must be letters",
+        ),
+        (
+            "model_config_list { config { name: 'a' base_path: 'gs://b/a' } }",
+            "model_config_list.config.base_path: must be a folder on this machine, got 'gs://b/a'",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from paceline.config.machine import usable_cores
 from paceline.config.resolve import per_model_settings
@@ -19,6 +20,9 @@ from paceline.config.tfs_batching import FILE_NAME as BATCHING_NAME
 from paceline.config.tfs_batching import read_batching
 from paceline.config.toml_file import FILE_NAME as TOML_NAME
 from paceline.config.triton_config import CONFIG_NAME, DeclaredTensor, read_triton_config
+
+FILE_NAMES: Final = frozenset({CONFIG_NAME, BATCHING_NAME, TOML_NAME})
+"""What these files are called."""
 
 
 @dataclass(frozen=True, slots=True)

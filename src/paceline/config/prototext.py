@@ -193,7 +193,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             raise ConfigError(f"{path}: larger than {_LARGEST_BYTES >> 20} MiB, which no such file is")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark in front
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except OSError as error:

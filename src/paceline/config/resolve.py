@@ -56,7 +56,13 @@ def resolve(
     models = _from_models(toml) if toml else {}
     for name, each in given.models.items():
         models[name] = {**models.get(name, {}), **each}
-    return ServeSettings(**values, origins=origins, models=models, base_paths=given.base_paths)
+    settings = ServeSettings(**values, origins=origins, models=models, base_paths=given.base_paths)
+    if settings.port and settings.port == settings.grpc_port:
+        raise ConfigError(
+            f"grpc_port: must not be the port, {settings.port} ({settings.origin('grpc_port')})",
+            hint="leave it out: gRPC is answered on the port of HTTP",
+        )
+    return settings
 
 
 def per_model_settings(path: Path) -> dict[str, Found]:

@@ -115,14 +115,14 @@ class ServeSettings:
     version_policy: str = _setting(
         "latest",
         "which versions of a model are served: latest, latest:N, all, or numbers separated by commas",
-        pattern=r"latest(:[1-9][0-9]{0,3})?|all|[0-9]{1,18}(,[0-9]{1,18})*",
+        pattern=r"latest(:[1-9][0-9]{0,3})?|all|[0-9]{1,19}(,[0-9]{1,19})*",
         pattern_help="latest, latest:N, all, or version numbers separated by commas",
         per_model=True,
     )
     labels: str | None = _setting(
         None,
         "names for versions, such as stable=3,canary=4",
-        pattern=r"[A-Za-z0-9._-]+=[0-9]{1,18}(,[A-Za-z0-9._-]+=[0-9]{1,18})*",
+        pattern=r"[A-Za-z0-9._-]+=[0-9]{1,19}(,[A-Za-z0-9._-]+=[0-9]{1,19})*",
         pattern_help="pairs LABEL=VERSION separated by commas",
         per_model=True,
     )

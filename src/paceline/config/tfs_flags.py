@@ -22,7 +22,7 @@ from typing import Final
 from paceline.config.setting import BadValue, Value, shown
 from paceline.config.settings import SETTINGS, Found, Given
 from paceline.config.tfs_batching import read_batching
-from paceline.config.tfs_models import read_models
+from paceline.config.tfs_models import MOUNT, read_models
 from paceline.core.errors import ConfigError
 
 _DEFAULT_PORT: Final = 8500
@@ -130,15 +130,19 @@ class _Translation:
     def _ports(self) -> None:
         rest, grpc = self.texts.get("rest_api_port", "0"), self.texts.get("port", str(_DEFAULT_PORT))
         if rest.strip() == "0":  # their word for no HTTP
-            name = "port" if "port" in self.texts else None
             self.found["port"] = (
-                Found(_DEFAULT_PORT, "default of TensorFlow Serving")
-                if name is None
-                else self._as("port", "port", grpc)
+                self._as("port", "port", grpc)
+                if "port" in self.texts
+                else Found(_DEFAULT_PORT, "default of TensorFlow Serving")
             )
             return
         self.found["port"] = self._as("rest_api_port", "port", rest)
-        if "port" in self.texts and grpc.strip() not in ("0", rest.strip()):
+        if "port" not in self.texts:
+            self.notes.append(
+                f"gRPC is answered on the port of --rest_api_port; for TensorFlow Serving's default, {_DEFAULT_PORT}, "
+                f"add --port={_DEFAULT_PORT}"
+            )
+        elif grpc.strip() not in ("0", rest.strip()):
             self.found["grpc_port"] = self._as("port", "grpc_port", grpc)
 
     def _settings(self) -> None:
@@ -201,6 +205,8 @@ class _Translation:
             return model, Given(self.found, served.models, served.base_paths)
         if not base_path:
             raise ConfigError("--model_base_path: must be given, or --model_config_file")
+        if "://" in base_path:
+            raise ConfigError(f"--model_base_path: must be a folder on this machine, got {base_path!r}", hint=MOUNT)
         # "default" is what they call a model without a name.
         self.found["name"] = self._as("model_name", "name", self.texts.get("model_name", "default"))
         return Path(base_path), Given(self.found)

@@ -19,6 +19,7 @@ _KNOWN: Final = frozenset(
     {"name", "base_path", "model_type", "model_platform", "model_version_policy", "version_labels", "logging_config"}
 )
 _PLATFORMS: Final = ("", "tensorflow", "onnx")
+MOUNT: Final = "mount the bucket, or copy the model here"
 _POLICIES: Final = {"latest": "num_versions", "all": "", "specific": "versions"}
 
 
@@ -61,6 +62,8 @@ def _add(served: ServedModels, config: Block) -> None:
     platform = config.text("model_platform") or ""
     if platform not in _PLATFORMS:
         raise config.wrong("model_platform", f"must be tensorflow or onnx, got {platform!r}")
+    if "://" in folder:
+        raise config.wrong("base_path", f"must be a folder on this machine, got {folder!r}", hint=MOUNT)
     # Theirs are absolute; another is relative to the file, as all paths in files are.
     served.base_paths[name] = (config.path.parent / folder).absolute()
     served.models[name] = _settings(config)

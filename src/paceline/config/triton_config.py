@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ _TENSOR: Final = frozenset(
 _GROUP: Final = frozenset(
     {"name", "kind", "count", "rate_limiter", "gpus", "secondary_devices", "profile", "passive", "host_policy"}
 )
+_KINDS: Final = ("KIND_AUTO", "KIND_CPU", "KIND_GPU", "KIND_MODEL")
 _WARMUP: Final = frozenset({"name", "batch_size", "inputs", "count"})
 
 
@@ -141,7 +143,8 @@ def datatype(block: Block) -> str:
 
 
 def _check_kind(block: Block) -> None:
-    folder = block.path.resolve().parent.name
+    # Links are not followed: a mounted volume has them, and theirs are other names.
+    folder = Path(os.path.abspath(block.path)).parent.name
     name = block.text("name")
     if name and name != folder:
         raise block.wrong("name", f"must be the folder's name, {folder!r}, got {name!r}")
@@ -204,7 +207,10 @@ def _instances(config: TritonConfig) -> None:
     groups = config.block.blocks("instance_group")
     for group in groups:
         group.allow(_GROUP)
-        if group.text("kind") == "KIND_GPU" or "gpus" in group:
+        kind = group.text("kind") or "KIND_AUTO"
+        if kind not in _KINDS:
+            raise group.wrong("kind", f"must be one of {', '.join(_KINDS)}, got {kind}")
+        if kind == "KIND_GPU" or "gpus" in group:
             config.notes.append(f"{group.path}: instance_group asks for a GPU: served on the CPU")
     counts = [group.integer("count") or 0 for group in groups]
     if any(counts):

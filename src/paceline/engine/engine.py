@@ -15,6 +15,7 @@ import enum
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from paceline.core.errors import InvalidRequest, ModelNotFound, ModelNotReady
 from paceline.core.tensors import Signature
@@ -69,6 +70,8 @@ class Engine:
         self._labels: dict[str, Mapping[str, str]] = {}
         # Who answers for a name; None is the default model: the first of them.
         self._latest: dict[str | None, Entry] = {}
+        # Replaced or unloaded, and perhaps not done yet.
+        self._leaving: WeakSet[ServedModel] = WeakSet()
         self._was_ready = False
 
     # -- changes ----------------------------------------------------------------------------------------------
@@ -80,7 +83,8 @@ class Engine:
 
     def opened(self, entry: Entry, served: ServedModel) -> ServedModel | None:
         """Its warm-up is over: requests may come. The model that served them before, to be let go."""
-        before, entry.served = entry.served, served
+        before = self._leave(entry)
+        entry.served = served
         entry.signature = served.signature
         entry.phase, entry.reason = Phase.AVAILABLE, ""
         self.loads[entry.name, "ok"] += 1
@@ -97,7 +101,7 @@ class Engine:
 
     def unloading(self, entry: Entry) -> ServedModel | None:
         """No further request may come. The model that has some left, to be let go."""
-        before, entry.served = entry.served, None
+        before = self._leave(entry)
         entry.phase, entry.reason = Phase.UNLOADING, "unloading"
         self._changed()
         return before
@@ -109,6 +113,7 @@ class Engine:
             del versions[entry.version]
         if not versions:
             self._entries.pop(entry.name, None)
+            self._labels.pop(entry.name, None)
         self._changed()
 
     def label(self, name: str, labels: Mapping[str, str]) -> None:
@@ -189,14 +194,22 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """True when no model has a request waiting or running."""
-        return all(entry.served is None or entry.served.idle for entry in self.entries())
+        """True when no model has a request waiting or running, be it one that is not served any more."""
+        return all(served.idle for served in self._all())
 
     def close(self) -> None:
         """Stop all instances."""
-        for entry in self.entries():
-            if entry.served is not None:
-                entry.served.close()
+        for served in self._all():
+            served.close()
+
+    def _all(self) -> list[ServedModel]:
+        return [*self._leaving, *(entry.served for entry in self.entries() if entry.served is not None)]
+
+    def _leave(self, entry: Entry) -> ServedModel | None:
+        before, entry.served = entry.served, None
+        if before is not None:
+            self._leaving.add(before)
+        return before
 
     def _changed(self) -> None:
         self._latest = {}

@@ -4,33 +4,39 @@ Rules:
 - A look reads names, sizes and times, and opens no file. What it found is compared and decided on elsewhere.
 - What is hidden is not there: editors, version control and copying tools leave such files behind.
 - A version whose file cannot be made out is in the answer, with the reason, for somebody meant it to be served.
-- The fingerprint of a version changes when any of its files does, or one beside the versions: configuration.
+- The fingerprint of a version changes when any of its files does, or the configuration beside the versions. What
+  else lies there, such as a log, is none of ours.
+- A link that leads nowhere is a file that is not there, and keeps nothing else from being found.
 - Names come from the disk alone. A client's name is looked up among them, and never becomes part of a path.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from paceline.config.model_files import FILE_NAMES
 from paceline.core.errors import ModelLoadError
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a model may be called: it stands in addresses and in the labels of metrics."""
 
-_VERSION: Final = re.compile(r"[0-9]{1,18}")
+_VERSION: Final = re.compile(r"[0-9]{1,19}")
+_LARGEST_VERSION: Final = 2**63 - 1  # an INT64 on the wire; nanoseconds since 1970 have 19 digits
 _USUAL_FILE: Final = "model.onnx"
 _SAVED_MODEL: Final = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 # Nothing that is served has as many files; a link that leads upwards would have no end of them.
 _MOST_FILES: Final = 10_000
 _DEEPEST: Final = 8
+_LEADS_NOWHERE: Final = (errno.ENOENT, errno.ELOOP)
 
 Fingerprint = tuple[tuple[str, int, int], ...]
-"""Name, size in bytes and time of change in nanoseconds of every file."""
+"""Name, size in bytes and time of change in nanoseconds of every file; -1 where a link leads nowhere."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,22 @@ class ModelFiles:
     unreadable: bool = False
 
 
-def base_paths(root: Path, name: str | None = None) -> dict[str, Path]:
-    """The models in a folder: name -> the folder that holds its versions.
-
-    A folder whose subfolders are numbers is one model, called `name` or like the folder.
+def is_one_model(root: Path) -> bool:
+    """True when a folder is a model: its subfolders are versions. False when they are models, or there are none.
 
     Raises:
         ModelLoadError: it cannot be read.
     """
-    folders = _subfolders(root)
-    if any(_VERSION.fullmatch(folder.name) and not _holds_versions(folder) for folder in folders):
-        return {name or root.resolve().name: root}
-    return {folder.name: folder for folder in folders}
+    return any(_is_version(folder.name) and not _holds_versions(folder) for folder in _subfolders(root))
+
+
+def models_in(root: Path) -> dict[str, Path]:
+    """The models of a folder: name -> the folder that holds its versions.
+
+    Raises:
+        ModelLoadError: it cannot be read.
+    """
+    return {folder.name: folder for folder in _subfolders(root)}
 
 
 def look(base_paths: Mapping[str, Path]) -> dict[str, ModelFiles]:
@@ -99,10 +109,10 @@ def _model(name: str, folder: Path) -> ModelFiles:
             folder, problem=f"'{shown}' is no name for a model: letters, digits, '.', '_' and '-', at most 128"
         )
     children = sorted(_children(folder), key=lambda child: child.name)
-    beside = _fingerprint(child for child in children if not child.is_dir())
+    beside = _fingerprint(folder, (child for child in children if child.name in FILE_NAMES))
     versions: dict[str, VersionFiles] = {}
     for child in children:
-        if _VERSION.fullmatch(child.name) and child.is_dir():
+        if _is_version(child.name) and _is_folder(child):
             # Of 1 and 01, the plain one: it sorts last.
             versions[str(int(child.name))] = _version(Path(child.path), beside)
     if not versions:
@@ -113,11 +123,11 @@ def _model(name: str, folder: Path) -> ModelFiles:
 def _version(folder: Path, beside: Fingerprint) -> VersionFiles:
     try:
         # The folder too, for a model may be told to move.
-        fingerprint = ((str(folder), 0, 0), *beside, *_fingerprint(_walk(folder, _DEEPEST), folder))
-        names = [child.name for child in _children(folder)]
+        fingerprint = ((str(folder), 0, 0), *beside, *_fingerprint(folder, _walk(folder, _DEEPEST)))
     except (OSError, ModelLoadError) as error:
         return VersionFiles(folder, (), problem=_why(error))
-    models = sorted(name for name in names if name.lower().endswith(".onnx"))
+    names = [name for name, *_ in fingerprint[1 + len(beside) :] if "/" not in name]
+    models = [name for name in names if name.lower().endswith(".onnx")]
     if _USUAL_FILE in models or len(models) == 1:
         return VersionFiles(folder, fingerprint, folder / (_USUAL_FILE if _USUAL_FILE in models else models[0]))
     return VersionFiles(folder, fingerprint, problem=_without_model(folder, names, models))
@@ -131,20 +141,30 @@ def _without_model(folder: Path, names: list[str], models: list[str]) -> str:
     return f"{folder}: no model: expected {_USUAL_FILE}, or a single *.onnx"
 
 
-def _fingerprint(files: Iterator[os.DirEntry[str]], root: Path | None = None) -> Fingerprint:
+def _fingerprint(folder: Path, files: Iterable[os.DirEntry[str]]) -> Fingerprint:
     marks = []
+    own = len(str(folder)) + 1
     for file in files:
-        status = file.stat()
-        name = file.name if root is None else os.path.relpath(file.path, root)
-        marks.append((name, status.st_size, status.st_mtime_ns))
+        size, changed_ns = _size_and_time(file)
+        marks.append((file.path[own:], size, changed_ns))
         if len(marks) > _MOST_FILES:
             raise ModelLoadError(f"{file.path}: more than {_MOST_FILES} files in a model")
     return tuple(sorted(marks))
 
 
+def _size_and_time(file: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError as error:
+        if error.errno in _LEADS_NOWHERE:
+            return -1, -1
+        raise
+    return status.st_size, status.st_mtime_ns
+
+
 def _walk(folder: Path, deepest: int) -> Iterator[os.DirEntry[str]]:
     for child in _children(folder):
-        if not child.is_dir():
+        if not _is_folder(child):
             yield child
         elif deepest:
             yield from _walk(Path(child.path), deepest - 1)
@@ -152,13 +172,26 @@ def _walk(folder: Path, deepest: int) -> Iterator[os.DirEntry[str]]:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(Path(child.path) for child in _children(folder) if child.is_dir())
+        return sorted(Path(child.path) for child in _children(folder) if _is_folder(child))
     except OSError as error:
         raise ModelLoadError(f"{folder}: {_why(error)}") from error
 
 
 def _holds_versions(folder: Path) -> bool:
-    return any(_VERSION.fullmatch(child.name) for child in _subfolders(folder))
+    return any(_is_version(child.name) for child in _subfolders(folder))
+
+
+def _is_version(name: str) -> bool:
+    return _VERSION.fullmatch(name) is not None and int(name) <= _LARGEST_VERSION
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
+    try:
+        return child.is_dir()
+    except OSError as error:
+        if error.errno in _LEADS_NOWHERE:
+            return False
+        raise
 
 
 def _children(folder: Path) -> list[os.DirEntry[str]]:

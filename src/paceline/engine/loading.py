@@ -140,9 +140,17 @@ class Loader:
         held[0].close()
         gone = weakref.ref(held.pop())
         await _until(lambda: gone() is None, _LET_GO_S)
-        if gone() is not None:
-            gc.collect()
-        await asyncio.to_thread(_return_memory)
+        if gone() is None:
+            await asyncio.to_thread(_return_memory)
+        else:
+            await free_memory()
+
+
+async def free_memory() -> None:
+    """Free what only refers to itself, and hand all that is free back to the system."""
+    await asyncio.sleep(_POLL_S)  # a thread that has told of an error lets go of it a moment later
+    gc.collect()
+    await asyncio.to_thread(_return_memory)
 
 
 async def _until(condition: Callable[[], bool], patience_s: float) -> None:

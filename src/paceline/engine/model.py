@@ -325,13 +325,7 @@ class ServedModel:
         if request.parent is not None:
             self._join(request.parent, request)
             return
-        telemetry = self.telemetry
-        telemetry.queue_s.observe(request.queue_s)
-        telemetry.infer_s += service_s
-        try:
-            request.on_done(request)
-        except Exception as error:
-            self._report(error)
+        self._answer(request)
 
     def _join(self, whole: InferRequest, part: InferRequest) -> None:
         whole.service_s += part.service_s
@@ -348,9 +342,8 @@ class ServedModel:
     # -- results out ------------------------------------------------------------------------------------------
 
     def _answer(self, request: InferRequest) -> None:
-        telemetry = self.telemetry
-        telemetry.queue_s.observe(request.queue_s)
-        telemetry.infer_s += request.service_s
+        self.telemetry.queue_s.observe(request.queue_s)
+        self.telemetry.infer_s += request.service_s
         self._tell(request)
 
     def _answer_empty(self, request: InferRequest) -> None:

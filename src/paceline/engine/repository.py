@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -33,8 +33,10 @@ from paceline.engine import layout, policy
 from paceline.engine.beside import model_settings, read_version
 from paceline.engine.engine import Engine, Entry, Phase
 from paceline.engine.layout import ModelFiles
-from paceline.engine.loading import Loader
+from paceline.engine.loading import Loader, free_memory
 from paceline.engine.policy import Tried
+from paceline.engine.sources import Source, Sources
+from paceline.engine.warmup import Prepared
 
 _NOTHING = ModelFiles(Path())
 
@@ -46,20 +48,6 @@ class IndexRow(NamedTuple):
     version: str = ""
     state: Phase | None = None
     reason: str = ""
-
-
-class Source(NamedTuple):
-    """A model of its own: the folder that holds its versions, which of them to serve, and their labels.
-
-    Attributes:
-        version_policy: as the setting of that name; None leaves it to the settings.
-        labels: label -> version; None leaves them to the settings.
-    """
-
-    name: str
-    base_path: str
-    version_policy: str | None = None
-    labels: Mapping[str, str] | None = None
 
 
 class Repository:
@@ -77,18 +65,17 @@ class Repository:
     ) -> None:
         self.mode = settings.model_control_mode
         self._root = root
-        self._allowed = {root}
         self._settings = settings
         self._engine = engine
         self._loader = loader
         self._say = say
-        self._sources: dict[str, Source] = {}  # since a reload: these in place of what is in the folder
+        self._sources = Sources(root, settings)
         self._disk: dict[str, ModelFiles] = {}
         self._asked: set[str] | None = None  # None: all that there are
         self._entries: dict[str, dict[str, Entry]] = {}
         self._tried: dict[str, dict[str, Tried]] = {}
         self._brought: dict[str, ModelFiles] = {}  # what needs no second thought
-        self._unloaded: set[tuple[str, str]] = set()
+        self._unloaded: set[tuple[str, str]] = set()  # on request
         self._problems: dict[str, str] = {}
         self._noted: set[tuple[str, str]] = set()
         self._changing = asyncio.Lock()
@@ -101,10 +88,14 @@ class Repository:
 
         Raises:
             ModelLoadError: there is nothing to serve.
-            ConfigError: several models cannot have one name.
+            ConfigError: several models cannot have one name; models to load are named, and the mode is not explicit.
         """
-        self._disk = await asyncio.to_thread(self._look)
-        self._settle_where()
+        if self._settings.load_model is not None and self.mode != "explicit":
+            origin = self._settings.origin("load_model")
+            raise ConfigError(f"load_model ({origin}): needs model_control_mode explicit, which is {self.mode}")
+        self._disk = await asyncio.to_thread(self._sources.look)
+        for name, folder in self._sources.settle(self._disk).items():
+            self._report(name, f"'{name}': no such folder: {folder}")
         if self.mode == "explicit":
             self._engine.may_be_empty = True
             self._asked = self._to_load_at_start()
@@ -118,17 +109,6 @@ class Repository:
             for version in policy.wanted(files.versions, settings.version_policy):
                 self._entry(name, version)
         return list(self._disk)
-
-    def _settle_where(self) -> None:
-        """Where models may come from: the folder, or beside the models that were named at the start."""
-        folders = self._settings.base_paths or {name: files.folder for name, files in self._disk.items()}
-        is_folder_of_models = not self._settings.base_paths and list(folders.values()) != [self._root]
-        if self._settings.name is not None and is_folder_of_models:
-            origin = self._settings.origin("name")
-            raise ConfigError(f"name ({origin}): {self._root} holds models that are named like their folders")
-        for name in set(folders) - set(self._disk):
-            self._report(name, f"'{name}': no such folder: {folders[name]}")
-        self._allowed = {self._root} if is_folder_of_models else {folder.parent for folder in folders.values()}
 
     async def start(self) -> None:
         """Load the models of the start, one after the other.
@@ -163,8 +143,10 @@ class Repository:
         """Every version that is there, also those that were never loaded; as of the last look."""
         rows = [IndexRow(e.name, e.version, e.phase, e.reason) for e in self._engine.entries()]
         known = {(row.name, row.version) for row in rows}
-        rows += [IndexRow(name, version, None, "unloaded") for name, version in self._unloaded - known]
-        known |= self._unloaded
+        on_disk = {(name, version) for name, files in self._disk.items() for version in files.versions}
+        unloaded = (self._unloaded & on_disk) - known
+        rows += [IndexRow(name, version, None, "unloaded") for name, version in unloaded]
+        known |= unloaded
         for name, files in self._disk.items():
             if not any(name == each for each, _ in known):
                 rows.append(IndexRow(name, reason=files.problem))
@@ -179,7 +161,7 @@ class Repository:
         """
         asked = self._explicitly()
         async with self._changing:
-            self._disk = await asyncio.to_thread(self._look)
+            self._disk = await asyncio.to_thread(self._sources.look)
             files = self._disk.get(name)
             if files is None:
                 raise InvalidRequest(f"failed to load '{name}', failed to poll from model repository")
@@ -209,22 +191,21 @@ class Repository:
             ModelNotReady: the mode is not explicit.
             InvalidRequest: the list is wrong, and nothing has changed; or a model cannot be loaded, and the others are.
         """
-        asked, checked = self._explicitly(), {source.name: source for source in sources}
-        if len(checked) != len(sources):
-            raise InvalidRequest("a model is named twice")
-        self._check(sources)
+        asked = self._explicitly()
+        folders = await asyncio.to_thread(self._sources.check, sources)
         problems = []
         async with self._changing:
-            disk = await asyncio.to_thread(layout.look, {name: Path(each.base_path) for name, each in checked.items()})
-            missing = next((name for name in checked if name not in disk), None)
+            disk = await asyncio.to_thread(layout.look, folders)
+            missing = next((name for name in folders if name not in disk), None)
             if missing is not None:
-                raise InvalidRequest(f"model {missing}: no such folder: {checked[missing].base_path}", model=missing)
-            self._sources, self._disk = checked, disk
+                raise InvalidRequest(f"model {missing}: no such folder: {folders[missing]}", model=missing)
+            self._sources.replace(sources)
+            self._disk = disk
             asked.clear()
-            asked.update(checked)
+            asked.update(folders)
             for name, files in disk.items():
                 problems += await self._bring_again(name, files)
-            for name in [name for name in self._entries if name not in checked]:
+            for name in [name for name in self._entries if name not in folders]:
                 self._unload(name, list(self._entries[name]))
         if problems:
             raise InvalidRequest("; ".join(problems))
@@ -235,26 +216,10 @@ class Repository:
             raise ModelNotReady("explicit model load / unload is not allowed if polling is enabled")
         return self._asked
 
-    def _check(self, sources: Iterable[Source]) -> None:
-        """A client must not make the server read what lies elsewhere."""
-        for source in sources:
-            if layout.NAME.fullmatch(source.name) is None:
-                raise InvalidRequest(f"{source.name!r} is no name for a model")
-            path = Path(source.base_path).resolve()
-            if not any(path.is_relative_to(folder.resolve()) for folder in self._allowed):
-                raise InvalidRequest(f"model {source.name}: base_path is not within the repository", model=source.name)
-
     # -- looking ----------------------------------------------------------------------------------------------
 
-    def _look(self) -> dict[str, ModelFiles]:
-        if self._sources:
-            return layout.look({name: Path(source.base_path) for name, source in self._sources.items()})
-        if self._settings.base_paths:
-            return layout.look(self._settings.base_paths)
-        return layout.look(self._settings.base_paths or layout.base_paths(self._root, self._settings.name))
-
     async def _look_again(self) -> None:
-        before, self._disk = self._disk, await asyncio.to_thread(self._look)
+        before, self._disk = self._disk, await asyncio.to_thread(self._sources.look)
         if self.mode != "poll":
             return
         for name in sorted({*self._disk, *self._entries}):
@@ -314,8 +279,7 @@ class Repository:
         try:
             if problem:
                 raise ModelLoadError(problem)
-            what, notes = await asyncio.to_thread(read_version, self._settings, name, files, version)
-            await self._loader.open(entry, what, running.served.prepared if running and running.served else None)
+            notes = await self._open(entry, files, running.served.prepared if running and running.served else None)
         except Exception as error:
             why = _in_one_line(error)
             self._engine.failed(entry, why)
@@ -329,7 +293,15 @@ class Repository:
                 again = " again" if running is entry else ""
                 self._say(f"'{name}' version {version} is loaded{again}, after {time.monotonic() - started:.2f} s")
         self._tried[name][version] = Tried(files.versions[version].fingerprint, entry.served is not None)
+        if why:
+            # What failed leaves cycles of errors and frames behind, and the model in them.
+            await free_memory()
         return why
+
+    async def _open(self, entry: Entry, files: ModelFiles, like: Prepared | None) -> tuple[str, ...]:
+        what, notes = await asyncio.to_thread(read_version, self._settings, entry.name, files, entry.version)
+        await self._loader.open(entry, what, like)
+        return notes
 
     def _running(self, name: str, version: str) -> Entry | None:
         """What serves in place of this version now."""

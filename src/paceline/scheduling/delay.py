@@ -3,7 +3,7 @@
 Rules:
 - A group's next batch waits until its rows fill it, or until its oldest request has waited `delay_s`.
 - A deadline comes before company: the wait ends while the earliest one can still be met by a full batch, so that
-  nobody who joins makes it unreachable.
+  nobody who joins makes it unreachable, and with time to spare.
 - When an instance is taken, groups that could not wait until it is free again have their turn as well.
 """
 
@@ -16,7 +16,9 @@ from paceline.core.requests import InferRequest
 from paceline.scheduling.latency import LatencyModel
 from paceline.scheduling.queue import DeadlineQueue
 
-# The timer that ends a wait comes late by about a millisecond, and by more on a busy machine.
+# The timer that ends a wait comes late by about a millisecond, and on a busy machine by tens of them: waiting for
+# company may take this much of the time that a request has, and no more.
+_SHARE_TO_WAIT = 0.75
 _TIMER_MARGIN_S = 5e-3
 _NO_TIME = float("inf")
 
@@ -98,7 +100,9 @@ class DelayedQueue(DeadlineQueue):
         return min(window.oldest + self._delay_s, self._latest(group))
 
     def _latest(self, group: deque[InferRequest]) -> float:
-        return group[0].deadline - self._latency.high(self._max_rows) - _TIMER_MARGIN_S
+        head = group[0]
+        margin_s = max(_TIMER_MARGIN_S, (1 - _SHARE_TO_WAIT) * (head.deadline - head.arrived))
+        return head.deadline - self._latency.high(self._max_rows) - margin_s
 
     def _forget(self, request: InferRequest, group: deque[InferRequest]) -> None:
         super()._forget(request, group)

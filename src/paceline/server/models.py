@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from paceline.config.machine import Cores
 from paceline.config.settings import ServeSettings
-from paceline.core.errors import PacelineError
+from paceline.core.errors import ConfigError, ModelLoadError, PacelineError
 from paceline.engine import policy
 from paceline.engine.engine import Engine, Entry
 from paceline.engine.loading import Loader, Read, read
@@ -63,6 +63,8 @@ class Models(Protocol):
 
 def models_at(path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores) -> Models:
     """The models at a path: a folder is a repository, anything else a model file."""
+    if not settings.base_paths and not path.exists():
+        raise ModelLoadError(f"{path}: no such {'model file' if path.suffix else 'file or folder'}")
     # A folder that is named like a model file is for the runtime to refuse.
     if settings.base_paths or (path.is_dir() and path.suffix.lower() != ".onnx"):
         return _Folder(path, settings, engine, loader, cores)
@@ -83,6 +85,9 @@ class _File:
         self._prepared: Prepared | None = None
         self._problem: PacelineError | None = None
         settings.check_models([self._name])
+        for setting in ("model_control_mode", "load_model"):
+            if settings.origin(setting).startswith("flag "):
+                raise ConfigError(f"{setting} ({settings.origin(setting)}): {path} is a model file, not a repository")
 
     async def read(self) -> list[str]:
         self._read = what = await asyncio.to_thread(read, self._path, self._settings)
