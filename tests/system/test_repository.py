@@ -81,7 +81,9 @@ def test_several_models_and_what_is_said_of_them(tmp_path):
     put(tmp_path, "a", 1), put(tmp_path, "b", 2)
     with run_server(tmp_path, FAST) as server:
         assert [value(server, "/models/a/predict"), value(server, "/models/b/predict")] == [1, 2]
-        assert value(server, "/predict") == 1
+        unnamed = ask(server, post(b"[0]"))
+        assert unnamed.status == 400
+        assert "several models are served, and the request names none of them: a, b" in unnamed.body.decode()
         assert "warming up 2 models" in server.output
         assert "2 of 2 versions ready after " in server.output
         listed = json.loads(ask(server, get("/v1/models")).body)

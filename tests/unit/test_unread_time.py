@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -37,10 +38,16 @@ def slack_s(app: App, connection: Connection | None = None) -> float:
     return app.deadline(asked) - asked.received
 
 
+class Disturbed(Exception):
+    """Another process had the core meanwhile."""
+
+
 def compute(seconds: float) -> None:
-    until = time.thread_time() + seconds
+    began, until = time.monotonic(), time.thread_time() + seconds
     while time.thread_time() < until:
         pass
+    if time.monotonic() - began > 1.3 * seconds:
+        raise Disturbed
 
 
 async def warm_app() -> App:
@@ -54,7 +61,10 @@ def run(scenario) -> float:
     async def main() -> float:
         return await scenario(await warm_app())
 
-    return asyncio.run(main())
+    for _ in range(100):
+        with suppress(Disturbed):
+            return asyncio.run(main())
+    raise Disturbed
 
 
 def test_a_request_read_after_a_long_pass_has_less_time():

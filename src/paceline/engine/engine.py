@@ -23,6 +23,8 @@ from paceline.engine.model import ServedModel
 
 _UNKNOWN = Signature((), (), batched=False)
 
+_MOST_NAMED = 20
+
 
 class Phase(enum.Enum):
     """Where a model version is in its life, in TensorFlow Serving's words."""
@@ -68,7 +70,7 @@ class Engine:
         self.may_be_empty = False
         self._entries: dict[str, dict[str, Entry]] = {}
         self._labels: dict[str, Mapping[str, str]] = {}
-        # Who answers for a name; None is the default model: the first of them.
+        # Who answers for a name; None stands for the only model.
         self._latest: dict[str | None, Entry] = {}
         # Replaced or unloaded, and perhaps not done yet.
         self._leaving: WeakSet[ServedModel] = WeakSet()
@@ -77,7 +79,7 @@ class Engine:
     # -- changes ----------------------------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> None:
-        """Register a version. The first model is what routes without a name mean."""
+        """Register a version."""
         self._entries.setdefault(entry.name, {})[entry.version] = entry
         self._changed()
 
@@ -139,13 +141,17 @@ class Engine:
         return [version for version in self.versions(name) if self._entries[name][version].served is not None]
 
     def entry(self, name: str | None = None, version: str | None = None) -> Entry:
-        """The version asked for; the latest when none is named; the default model when no name is.
+        """The version asked for; the latest when none is named; the only model when no name is.
 
         Raises:
             ModelNotFound: there is none.
+            InvalidRequest: no name is given, and there are several.
         """
         latest = self._latest.get(name or None)
         if latest is None:
+            if not name and self._entries:
+                names = ", ".join(sorted(self._entries)[:_MOST_NAMED])
+                raise InvalidRequest(f"several models are served, and the request names none of them: {names}")
             raise ModelNotFound(f"Request for unknown model: '{name or ''}' is not found", model=name)
         if version is None or version == latest.version:
             return latest
@@ -217,7 +223,8 @@ class Engine:
             available = [entry for entry in versions.values() if entry.phase is Phase.AVAILABLE]
             latest = max(available or versions.values(), key=lambda entry: int(entry.version))
             self._latest[name] = latest
-            self._latest.setdefault(None, latest)
+        if len(self._entries) == 1:
+            self._latest[None] = latest
         if self._latest and all(entry.phase is Phase.AVAILABLE for entry in self._latest.values()):
             self._was_ready = True
         for callback in tuple(self.on_change):

@@ -55,7 +55,7 @@ def document(engine: Engine, routed: Routed) -> dict[str, Any]:
         routed: does the server answer this method and path?
     """
     entries = [engine.entry(name) for name in engine.names()]
-    models = [_ModelPages(entry, is_default=not index) for index, entry in enumerate(entries)]
+    models = [_ModelPages(entry, is_only=len(entries) == 1) for entry in entries]
     paths: dict[str, dict[str, Any]] = {}
     for page in models:
         for path, method, operation in page.operations():
@@ -81,10 +81,10 @@ def document(engine: Engine, routed: Routed) -> dict[str, Any]:
 class _ModelPages:
     """The operations of one model."""
 
-    def __init__(self, entry: Entry, is_default: bool) -> None:
+    def __init__(self, entry: Entry, is_only: bool) -> None:
         self._entry = entry
-        # Routes without a name mean the default model.
-        self._plain = "" if is_default else f"/models/{quote(entry.name, safe='')}"
+        # Routes without a name mean the only model.
+        self._plain = "" if is_only else f"/models/{quote(entry.name, safe='')}"
         self._name = quote(entry.name, safe="")
         self._key = re.sub(r"[^A-Za-z0-9._-]", "_", entry.name)
         served = entry.served
