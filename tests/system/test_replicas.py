@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 import tritonclient.grpc as triton
@@ -15,7 +17,7 @@ import tritonclient.grpc as triton
 from paceline.testing import RunningServer, run_server
 from support import models
 from support.load import load
-from support.wire import ask, get, metric, post, until
+from support.wire import Wire, ask, get, metric, post, until
 
 ROW = b"[1,2,3]"
 TWO = ["--replicas", "2"]
@@ -124,6 +126,61 @@ def test_a_stop_drains_all(model):
         assert all(gone(process) for process in children)
 
 
+def test_a_stop_closes_the_port_though_something_is_still_answered(model):
+    with run_server(model, [*TWO, "--lame-duck-ms", "0"]) as server, Wire(server) as wire:
+        wire.send(post(ROW), post(ROW)[:-1])
+        wire.response()
+        server.process.terminate()
+        until(lambda: _is_refused(server))
+        assert wire.send(b"]").response().closes
+        assert server.process.wait(10) == 0
+
+
+def _is_refused(server: RunningServer) -> bool:
+    try:
+        socket.create_connection((server.host, server.port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_one_that_is_told_to_stop_is_stood_in_for_while_it_drains(model):
+    with run_server(model, [*TWO, "--lame-duck-ms", "0"]) as server, Wire(server) as wire:
+        wire.send(post(ROW), post(ROW)[:-1])
+        wire.response()
+        for process in replicas(server):  # one of them has the connection, and drains until it is answered
+            os.kill(process, signal.SIGTERM)
+            until(lambda: metric(server, "paceline_replica_up") == 2, 15)
+            if "died: exit code 0" not in server.output:
+                break
+        assert {predict(server) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
+        assert wire.send(b"]").response().status == 200
+
+
+def test_when_all_die_the_first_to_come_back_answers_for_all(model):
+    with run_server(model, TWO) as server:
+        for _ in range(5):
+            first = replicas(server)[0]
+            os.kill(first, signal.SIGKILL)
+            until(lambda dead=first: gone(dead))
+            until(lambda: len(replicas(server)) == 2 or "starts in 4 s" in server.output, 15)
+        for process in replicas(server):
+            os.kill(process, signal.SIGKILL)
+        asked = time.monotonic()
+        assert {predict(server) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
+        assert time.monotonic() - asked < 3
+
+
+def test_an_interrupt_while_it_starts_is_quiet(model):
+    with run_server(model, TWO, ready=False) as server:
+        server.process.send_signal(signal.SIGHUP)
+        for process in (*replicas(server), server.process.pid):
+            os.kill(process, signal.SIGINT)
+        assert server.process.wait(10) == 0
+        assert "Traceback" not in server.output
+        assert "Aborted" not in server.output
+
+
 def test_an_interrupt_of_the_whole_group_is_one_interrupt(model):
     with run_server(model, TWO) as server:
         for process in (server.process.pid, *replicas(server)):
@@ -146,6 +203,56 @@ def test_two_servers_do_not_share_a_port(model):
         command = [sys.executable, "-m", "paceline", "serve", str(model), *flags]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         assert ended.returncode == 5
+
+
+def test_of_two_servers_that_start_at_once_one_gets_the_port(model):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "paceline", "serve", str(model), "--host", "127.0.0.1", "--port", port, *TWO]
+    both = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+    try:
+        until(lambda: any(server.poll() is not None for server in both), 15)
+        until(lambda: _ready(int(port)), 15)
+        assert sorted(str(server.poll()) for server in both) == ["5", "None"]
+    finally:
+        for server in both:
+            server.kill()
+            server.wait()
+
+
+def _ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_one_that_cannot_come_back_is_stood_in_for_and_comes_back_when_it_can(tmp_path):
+    model = models.identity(tmp_path / "echo.onnx")
+    with run_server(model, TWO) as server:
+        before = replicas(server)
+        model.rename(tmp_path / "away.onnx")
+        os.kill(before[0], signal.SIGKILL)
+        until(lambda: "starts in 1 s" in server.output, 15)  # it has died at its start twice
+        assert {predict(server) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
+        (tmp_path / "away.onnx").rename(model)
+        until(lambda: metric(server, "paceline_replica_up") == 2, 15)
+        until(lambda: _watched_listeners(before[1]) == 1)
+        assert {predict(server) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
+
+
+def _watched_listeners(process: int) -> int:
+    """How many listening sockets the event loop of a process waits on."""
+    of_process = Path(f"/proc/{process}")
+    listening = {line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line}
+    watched = [
+        line.split()[1]
+        for path in (of_process / "fdinfo").iterdir()
+        for line in path.read_text().splitlines()
+        if line.startswith("tfd:")
+    ]
+    return sum(os.readlink(of_process / "fd" / number)[len("socket:[") : -1] in listening for number in watched)
 
 
 def test_a_model_that_cannot_be_loaded_is_said_once(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -17,7 +19,7 @@ import pytest
 from paceline.testing import RunningServer, run_server
 from support import models
 from support.load import load
-from support.wire import Wire, ask, get, post, until
+from support.wire import Wire, ask, get, metric, post, until
 
 ROW = b"[1,2,3]"
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -27,8 +29,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def runtime_folder(tmp_path, monkeypatch):
-    """A place of its own for the sockets on which supervisors are asked."""
+    """Places of its own for the sockets on which supervisors are asked."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -137,6 +140,29 @@ def test_a_model_that_has_gone_keeps_the_old(model):
         assert ask(server, post(ROW)).status == 200
 
 
+def test_a_process_that_is_not_ready_in_time_is_given_up_and_the_old_one_stays(model):
+    with run_server(model, ["--replicas", "1"]) as server:
+        before = replicas(server)
+        models.slow(model, loops=4_000_000)
+        failed = restart("--timeout", "3")
+        assert failed.returncode == 1
+        assert "it was not ready after 3 s; the old one serves on" in failed.stderr
+        assert replicas(server) == before
+        assert ask(server, post(ROW)).status == 200
+        models.identity(model)
+        assert restart().returncode == 0
+
+
+def test_what_is_no_request_for_a_restart_changes_nothing(model, tmp_path):
+    with run_server(model, ["--replicas", "1"]) as server:
+        for said in (b"hello\n", b"[]\n", b'{"do": "something"}\n', b'{"do": "restart", "timeout_s": '):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "paceline" / f"{server.port}.sock"))
+                client.sendall(said)
+        assert restart().returncode == 0
+        assert ask(server, post(ROW)).status == 200
+
+
 def test_a_client_that_keeps_its_connection_is_told_to_come_back(model):
     with run_server(model, ["--replicas", "1"]) as server, Wire(server) as wire:
         assert not wire.send(post(ROW)).response().closes
@@ -195,11 +221,92 @@ def test_of_several_servers_one_must_be_named(model):
 
 
 def test_a_folder_that_others_can_enter_is_not_used(model, tmp_path):
-    (tmp_path / "paceline").mkdir(mode=0o755)
-    os.chmod(tmp_path / "paceline", 0o755)
-    failed = restart()
-    assert failed.returncode == 1
-    assert "yours alone" in failed.stderr
+    (tmp_path / "paceline").mkdir()
+    (tmp_path / "paceline").chmod(0o755)
+    with run_server(model, ["--replicas", "1"]):
+        assert list((tmp_path / "paceline").iterdir()) == []
+        assert restart().returncode == 0  # there is a second place
+    (tmp_path / f"paceline-{os.getuid()}").chmod(0o755)
     with run_server(model, ["--replicas", "1"]) as server:
-        assert "`paceline restart` will not find this server" in server.output
+        assert "`paceline restart` will not find this server, SIGHUP will" in server.output
+        assert "yours alone" in server.output
         assert ask(server, post(ROW)).status == 200
+
+
+@pytest.mark.parametrize("place", ["/nowhere", "/proc/1", "x" * 120])
+def test_where_there_is_no_place_another_is_taken(model, tmp_path, monkeypatch, place):
+    if not place.startswith("/"):
+        (tmp_path / place).mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / place))
+    with run_server(model, ["--replicas", "1"]):
+        assert restart().returncode == 0
+
+
+def test_one_that_ends_leaves_the_name_to_the_next_on_its_port(model, tmp_path):
+    with run_server(model, ["--replicas", "1", "--lame-duck-ms", "0"]) as old, Wire(old) as wire:
+        wire.send(post(ROW), post(ROW)[:-3]).response()  # it does not end before the second one is answered
+        old.process.terminate()
+        until(lambda: _refuses(old))
+        with run_server(None, ["--replicas", "1", str(model), "--port", str(old.port)]):
+            wire.send(b",3]")
+            assert wire.response().status == 200
+            assert old.process.wait(10) == 0
+            assert restart().returncode == 0
+
+
+def _refuses(server: RunningServer) -> bool:
+    try:
+        socket.create_connection((server.host, server.port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_counters_do_not_go_back(model):
+    with run_server(model, ["--replicas", "2"]) as server, Wire(server) as silent, load(*_address(server), ROW):
+        silent.send(post(ROW)).response()
+        seen = [0.0]
+        for what in ("restart", "kill", "restart"):
+            if what == "kill":
+                os.kill(min(replicas(server)), signal.SIGKILL)
+            else:
+                server.process.send_signal(signal.SIGHUP)
+            until_s = time.monotonic() + 4  # longer than a silent connection keeps the old process
+            while time.monotonic() < until_s:
+                seen.append(metric(server, "paceline_requests_total"))
+        assert seen == sorted(seen)
+        assert seen[-1] > 1000
+
+
+def _address(server: RunningServer) -> tuple[str, int]:
+    return server.host, server.port
+
+
+def test_a_restart_that_cannot_start_a_process_changes_nothing(model):
+    with run_server(model, ["--replicas", "1"]) as server:
+        before, pid = replicas(server), server.process.pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (4, hard))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "cannot start a process: Too many open files; the old one serves on" in _flat(server))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert replicas(server) == before
+        assert restart().returncode == 0
+
+
+def _flat(server: RunningServer) -> str:
+    return re.sub(r"\[Errno \d+\] ", "", server.output)
+
+
+def test_restarts_leave_nothing_behind(model):
+    with run_server(model, ["--replicas", "1", "--grace-ms", "1000"]) as server:
+        restart()
+        files = _files(server.process.pid)
+        for _ in range(4):
+            assert restart().returncode == 0
+        until(lambda: len(_files(server.process.pid)) <= len(files))
+
+
+def _files(process: int) -> list[str]:
+    folder = Path(f"/proc/{process}/fd")
+    return [os.readlink(each) for each in folder.iterdir() if each.is_symlink()]

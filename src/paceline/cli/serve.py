@@ -90,7 +90,7 @@ def _serve(
     if settings.replicas is not None and supervised is None:
         from paceline.supervisor.supervisor import supervise
 
-        return supervise(sys.argv[1:], settings)
+        return supervise([sys.executable, *sys.orig_argv[1:]], settings)
     from paceline.server.serve import serve
 
     return serve(path, settings, as_json=as_json, supervised=supervised)

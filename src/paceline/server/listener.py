@@ -73,6 +73,8 @@ class Listener:
 
     async def accept_from(self, sock: socket.socket) -> None:
         """Accept from a bound or listening socket of somebody else's, which stays open when we stop."""
+        if sock in self._taken:
+            return
         loop = asyncio.get_running_loop()
         self._taken[sock] = await loop.create_server(self._connection, sock=sock.dup(), backlog=_BACKLOG)
 

@@ -12,9 +12,9 @@ from paceline.core.stats import Histogram
 from paceline.engine.engine import Entry, Phase
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
-from paceline.server.supervised import Answers, Supervised
+from paceline.server.supervised import Answer, Supervised
 from paceline.supervisor.lines import Document
-from paceline.supervisor.merging import Families, Family, merged, of_replica
+from paceline.supervisor.merging import METRICS, Families, Family, merged, of_replica, of_the_past
 
 Samples = Iterable[tuple[str, str, float]]
 """Suffix of the name, labels, value."""
@@ -52,10 +52,16 @@ def exposition(app: App) -> bytes:
 
 async def of_all_replicas(app: App, supervised: Supervised) -> bytes:
     """The metrics of all replicas, made into those of one server."""
-    answers, state = await supervised.ask("metrics")
-    answers[str(supervised.slot)] = families(app)
-    each = [of_replica(answer, int(slot)) for slot, answer in sorted(answers.items()) if answer is not None]
-    return _rendered([*merged([*each, state.get("past", [])]), *_replicas(supervised, answers, state)])
+    own = families(app)
+    answers, state = await supervised.ask(METRICS, counted=of_the_past(own))
+    every = sorted([*answers, Answer(supervised.slot, supervised.leaving, own)], key=lambda each: each[:2])
+    counted = [
+        # Of one that has a successor only what it has counted: the successor is there in its place.
+        of_the_past(each.said) if each.leaving else of_replica(each.said, each.slot)
+        for each in every
+        if each.said is not None
+    ]
+    return _rendered([*merged([*counted, state.get("past", [])]), *_replicas(supervised, every, state)])
 
 
 def families(app: App) -> Families:
@@ -115,9 +121,9 @@ def _models(served: list[Entry]) -> Iterator[Family]:
         yield _family(name, "histogram", text, "sum", samples)
 
 
-def _replicas(supervised: Supervised, answers: Answers, state: Document) -> Iterator[Family]:
-    slots = range(supervised.replicas)
-    up = [("", f'replica="{slot}"', int(answers.get(str(slot)) is not None)) for slot in slots]
+def _replicas(supervised: Supervised, answers: Iterable[Answer], state: Document) -> Iterator[Family]:
+    heard = {each.slot for each in answers if each.said is not None and not each.leaving}
+    up = [("", f'replica="{slot}"', int(slot in heard)) for slot in range(supervised.replicas)]
     text = "1 when the replica answered for these metrics; what it counted is missing otherwise."
     yield _family("paceline_replica_up", "gauge", text, "max", up)
     restarts = [("", f'replica="{slot}"', count) for slot, count in enumerate(state.get("restarts", []))]

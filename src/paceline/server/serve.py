@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from paceline.config.machine import usable_cores, usable_memory_bytes
 from paceline.config.settings import ServeSettings
@@ -37,9 +37,12 @@ from paceline.server.protocols import all_methods, all_routes, preload
 from paceline.server.shared_repository import SharedRepository
 from paceline.server.supervised import Supervised
 from paceline.supervisor.addresses import shown
-from paceline.supervisor.merging import Families
+from paceline.supervisor.merging import METRICS, Families, of_the_past
 
 _T = TypeVar("_T")
+
+# The limit counts what is reserved and never touched as well, such as 8 MiB for the stack of each thread.
+_RESERVED_BYTES: Final = 1 << 30
 
 
 def serve(
@@ -86,7 +89,7 @@ class _Server:
         self._models = models_at(model_path, settings, self._engine, self._loader, cores)
         self._app.repository = self._models.repository
         if supervised is not None:
-            supervised.answers("metrics", self._metrics)
+            supervised.answers(METRICS, self._metrics)
             if self._models.repository is not None:
                 self._app.repository = SharedRepository(self._models.repository, supervised)
         self._stop = asyncio.Event()
@@ -97,6 +100,8 @@ class _Server:
         """The whole life."""
         started = time.monotonic()
         self._watch_signals()
+        if self._supervised is not None:
+            self._supervised.listen(self)
         names = await self._until_stopped(self._models.read())
         self._app.mount(all_routes(self._app, self._settings))
         self._app.grpc.mount_later(partial(all_methods, self._app, self._settings))
@@ -135,7 +140,6 @@ class _Server:
             if settings.grpc_port is not None:
                 addresses.append(await self._listener.open(settings.host, settings.grpc_port, "--grpc-port"))
         else:
-            supervised.listen(self)
             own = supervised.sockets[supervised.slot]
             addresses = list(dict.fromkeys(shown(sock) for sock in own))
             if supervised.first:
@@ -157,11 +161,12 @@ class _Server:
         assert supervised is not None
         if engine.ready:
             engine.on_change.discard(self._report_ready)
-            supervised.ready()
+            supervised.ready(self._settings.lame_duck_ms / 1000, self._settings.grace_ms / 1000)
         elif self._report_ready not in engine.on_change:
             engine.on_change.add(self._report_ready)
             reasons = [f"'{entry.name}' version {entry.version}: {entry.reason}" for entry in engine.entries()]
-            supervised.problem("; ".join(reason for reason in reasons if not reason.endswith(": ")))
+            known = "; ".join(reason for reason in reasons if not reason.endswith(": "))
+            supervised.problem(known or "not every model is ready")
 
     def go(self) -> None:
         """Take part."""
@@ -174,7 +179,8 @@ class _Server:
     def adopt(self, slot: int) -> None:
         """Accept what comes to a slot."""
         assert self._supervised is not None
-        self._accepting = asyncio.ensure_future(self._accept(self._supervised.sockets[slot]))
+        if not self._stop.is_set():
+            self._accepting = asyncio.ensure_future(self._accept(self._supervised.sockets[slot]))
 
     async def _accept(self, sockets: list[socket.socket]) -> None:
         for sock in sockets:
@@ -198,9 +204,6 @@ class _Server:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         if self._supervised is None:
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        else:
-            # The terminal sends it to every process; what follows from it is for the supervisor to say.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _interrupted(self) -> None:
         self._interrupts += 1
@@ -220,16 +223,22 @@ class _Server:
         return task.result()
 
     async def _drain(self, listener: Listener) -> None:
-        settings = self._settings
+        settings, supervised = self._settings, self._supervised
         self._app.drain()
+        if supervised is not None:
+            supervised.draining()
         if self._retires:
+            if supervised is not None:
+                supervised.close_ports()
             await listener.retired(settings.grace_ms / 1000)
         else:
             await asyncio.sleep(settings.lame_duck_ms / 1000)
             listener.stop_accepting()
+            if supervised is not None:
+                supervised.close_ports()
             await listener.drained(settings.grace_ms / 1000)
-        if self._supervised is not None:
-            self._supervised.totals(families(self._app))
+        if supervised is not None:
+            supervised.ended(of_the_past(families(self._app)))
         self._loader.close()
         self._engine.close()
         # The end has begun: a signal that comes late must not turn the exit code into its own.
@@ -243,9 +252,10 @@ def _limit_memory() -> None:
     """Refuse what no memory is there for: one load or batch fails, where else the kernel would end the process."""
     memory = usable_memory_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if memory is not None and (soft == resource.RLIM_INFINITY or soft > memory):
+    wanted = (memory or 0) + _RESERVED_BYTES
+    if memory is not None and (soft == resource.RLIM_INFINITY or soft > wanted):
         with contextlib.suppress(OSError, ValueError):  # a hard limit below it does as well
-            resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def _limits(settings: ServeSettings) -> Limits:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 from paceline.core.errors import InstanceLost, InvalidRequest, PacelineError
-from paceline.engine.repository import IndexRow, Repository, Source
+from paceline.engine.repository import IndexRow, Repository
+from paceline.engine.sources import Source
 from paceline.server.supervised import Supervised
 
 _CHANGE_S: Final = 300.0
@@ -47,12 +48,14 @@ class SharedRepository:
         await self._by_all("reload", [list(source) for source in sources])
 
     async def _by_all(self, topic: str, about: Any) -> None:
-        answers, _ = await self._supervised.ask(topic, about, _CHANGE_S)
-        for slot, answer in answers.items():
-            if answer is None:
+        answers, _ = await self._supervised.ask(topic, about, _CHANGE_S, leaving=False)
+        for slot, _, said in answers:
+            if said:
+                raise InvalidRequest(f"replica {slot}: {said}")
+        done = {self._supervised.slot, *(slot for slot, _, said in answers if said is not None)}
+        for slot in range(self._supervised.replicas):
+            if slot not in done:
                 raise InstanceLost(f"replica {slot} did not answer: it may not have done the same")
-            if answer:
-                raise InvalidRequest(f"replica {slot}: {answer}")
 
 
 AnyRepository = Repository | SharedRepository

@@ -3,7 +3,8 @@
 Rules:
 - A slot has one socket for each address. The sockets of one address share the port (SO_REUSEPORT), and the kernel
   spreads new connections over those that are listened on.
-- Sharing is for our own sockets only: a port that somebody else listens on is taken.
+- Sharing is for our own sockets only: a port that somebody else listens on is taken. So the first socket of an
+  address is bound and listened on before it may be shared: of two servers that start at the same time, one fails.
 """
 
 from __future__ import annotations
@@ -11,12 +12,18 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
+from typing import Final
 
 from paceline.core.errors import AddressUnavailable
 
+_BACKLOG: Final = 2048
+
 
 def bound_sockets(host: str, port: int, slots: int, flag: str = "--port") -> list[list[socket.socket]]:
-    """Bound, not yet listening sockets: for each slot, one for each address of the host.
+    """Sockets that wait for connections: for each slot, one for each address of the host.
+
+    Only those of the first slot are listened on at once; the processes begin with theirs, so that no connection waits
+    in a slot that nobody serves yet.
 
     Raises:
         AddressUnavailable: the port is taken or not permitted.
@@ -25,11 +32,13 @@ def bound_sockets(host: str, port: int, slots: int, flag: str = "--port") -> lis
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
-            with _bound(family, (address[0], port, *address[2:]), shared=False) as probe:
-                port = probe.getsockname()[1]  # the first address chooses it when any would do
-            address = (address[0], port, *address[2:])
-            for sockets in by_slot:
-                sockets.append(_bound(family, address, shared=True))
+            first = _bound(family, (address[0], port, *address[2:]), shared=False)
+            by_slot[0].append(first)
+            first.listen(_BACKLOG)
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            port = first.getsockname()[1]  # the first address chooses it when any would do
+            for sockets in by_slot[1:]:
+                sockets.append(_bound(family, (address[0], port, *address[2:]), shared=True))
     except OSError as error:
         for sockets in by_slot:
             for each in sockets:

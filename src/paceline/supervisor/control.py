@@ -1,7 +1,7 @@
 """Where does `paceline restart` find the supervisor, and what does it say to it?
 
 A supervisor listens on a Unix socket named after its port, in a folder that only its user can enter. The client sends
-`{"do": "restart"}` and gets documents with a `text` until one has `ok`.
+`{"do": "restart", "timeout_s": 300}` and gets documents with a `text` until one has `ok`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from paceline.core.errors import PacelineError
 from paceline.supervisor.lines import Document, Lines
+
+# Once the new processes are ready, the old ones may take some time to leave.
+_DRAIN_S: Final = 30.0
+_CONNECT_S: Final = 5.0
 
 
 class RestartFailed(PacelineError):
@@ -25,28 +30,54 @@ class RestartFailed(PacelineError):
     code = "restart_failed"
 
 
-def folder() -> Path:
-    """The folder of the control sockets; made when it is not there.
+def folders() -> list[Path]:
+    """Where a control socket may be, the best place first; a client looks at all of them.
 
-    Raises:
-        RestartFailed: it belongs to somebody else, who could read and answer what is said there.
+    A server that systemd or cron has started does not have the environment of the user who logs in.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(runtime, "paceline") if runtime else Path(tempfile.gettempdir(), f"paceline-{os.getuid()}")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise RestartFailed(f"{path}: expected a folder that is yours alone", hint="remove it")
-    return path
+    of_session = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return [Path(of_session, "paceline"), Path(tempfile.gettempdir(), f"paceline-{os.getuid()}")]
+
+
+def _is_ours(folder: Path) -> bool:
+    """True when nobody else could have put a socket there, who could read and answer what is said."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def listen(port: int) -> tuple[socket.socket, Path]:
-    """The socket on which the supervisor of `port` is asked."""
-    path = folder() / f"{port}.sock"
-    path.unlink(missing_ok=True)  # of one that was killed: the port is ours now
+    """The socket on which the supervisor of `port` is asked.
+
+    Raises:
+        RestartFailed: there is no place for it.
+    """
+    reasons = []
+    for folder in folders():
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if _is_ours(folder):
+                return _listening(folder / f"{port}.sock")
+            reasons.append(f"{folder}: expected a folder that is yours alone")
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror or error}")
+    raise RestartFailed("; ".join(reasons))
+
+
+def _listening(path: Path) -> tuple[socket.socket, Path]:
+    # Under another name until it listens: one that refuses is taken for left behind, and removed.
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(str(path))
-    sock.listen(8)
+    try:
+        sock.bind(str(new))
+        sock.listen(8)
+        new.replace(path)  # in the place of one that was killed: the port is ours now
+    except OSError:
+        sock.close()
+        raise
     return sock, path
 
 
@@ -55,14 +86,15 @@ def restart(port: int | None, timeout_s: float, say: Callable[[str], None]) -> D
 
     Args:
         port: of the server; None when there is one only.
+        timeout_s: until all new processes must be ready; one that is not is ended, and the old ones stay.
         say: told what happens, line by line.
 
     Raises:
         RestartFailed: no supervisor, or it could not start the new processes.
     """
     lines = Lines(_connected(port))
-    until = time.monotonic() + timeout_s
-    lines.send({"do": "restart"})
+    until = time.monotonic() + timeout_s + _DRAIN_S
+    lines.send({"do": "restart", "timeout_s": timeout_s})
     try:
         while True:
             lines.wait(max(0.01, until - time.monotonic()))
@@ -77,7 +109,8 @@ def restart(port: int | None, timeout_s: float, say: Callable[[str], None]) -> D
                 say(document["text"])
     except TimeoutError:
         raise RestartFailed(
-            f"the restart has not ended after {timeout_s:g} s; it goes on", hint="wait longer with --timeout"
+            f"the old processes have not left after {timeout_s:g} s; the restart goes on",
+            hint="wait longer with --timeout",
         ) from None
     finally:
         lines.close()
@@ -108,14 +141,18 @@ def _connected(port: int | None) -> socket.socket:
 
 
 def _alive() -> list[tuple[int, socket.socket]]:
-    found = []
-    for path in folder().glob("*.sock"):
+    found: dict[int, socket.socket] = {}
+    for path in (path for folder in folders() if _is_ours(folder) for path in sorted(folder.glob("*.sock"))):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(_CONNECT_S)
         try:
             sock.connect(str(path))
-            found.append((int(path.stem), sock))
-        except (OSError, ValueError):
+            if found.setdefault(int(path.stem), sock) is not sock:
+                sock.close()
+        except ConnectionRefusedError:
             sock.close()
             with suppress(OSError):
                 path.unlink()  # left behind by one that was killed
-    return found
+        except (OSError, ValueError):
+            sock.close()
+    return list(found.items())

@@ -5,14 +5,17 @@ A family is a JSON object: `name`, `kind` (counter, gauge, histogram), `help`, `
 
 Rules:
 - `sum`, `min` and `max` say how equal samples become one; `replica` keeps them apart, with a label.
-- What a process counted outlives it: a counter must not go back because a process was replaced. A process that is
-  killed takes what it counted since it was asked last with it.
+- What a process counted outlives it: a counter must not go back because a process was replaced, is on its way out, or
+  does not answer. Of one that is killed remains what was known when anybody asked last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
+
+METRICS: Final = "metrics"
+"""What a question is about when families are to be answered."""
 
 Family = dict[str, Any]
 Families = list[Family]

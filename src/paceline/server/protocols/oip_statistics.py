@@ -27,7 +27,7 @@ async def of_all_replicas(app: App, models: Sequence[ServedModel]) -> list[Stati
         return own
     names = [[model.name, model.version] for model in models]
     answers, _ = await app.supervised.ask(_TOPIC, names)
-    others = [one for answer in answers.values() for one in answer or ()]
+    others = [one for answer in answers for one in answer.said or ()]
     return [_summed(each, [other for other in others if _same(each, other)]) for each in own]
 
 
