@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,15 +145,26 @@ def _is_refused(server: RunningServer) -> bool:
     return False
 
 
+def _holder(server: RunningServer, wire: Wire) -> int:
+    """The replica that has a connection."""
+    port = wire.socket.getsockname()[1]
+    fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inode = next(
+        each[9] for each in fields if each[1].endswith(f":{server.port:04X}") and each[2].endswith(f":{port:04X}")
+    )
+    for replica in replicas(server):
+        with suppress(OSError):
+            links = [os.readlink(link) for link in Path(f"/proc/{replica}/fd").iterdir()]
+            if f"socket:[{inode}]" in links:
+                return replica
+    raise AssertionError("nobody has it")
+
+
 def test_one_that_is_told_to_stop_is_stood_in_for_while_it_drains(model):
     with run_server(model, [*TWO, "--lame-duck-ms", "0"]) as server, Wire(server) as wire:
         wire.send(post(ROW), post(ROW)[:-1])
         wire.response()
-        for process in replicas(server):  # one of them has the connection, and drains until it is answered
-            os.kill(process, signal.SIGTERM)
-            until(lambda: metric(server, "paceline_replica_up") == 2, 15)
-            if "died: exit code 0" not in server.output:
-                break
+        os.kill(_holder(server, wire), signal.SIGTERM)  # it drains until that request is answered
         assert {predict(server) for _ in range(16)} == {b"[1.0,2.0,3.0]"}
         assert wire.send(b"]").response().status == 200
 
@@ -296,3 +308,32 @@ def test_what_one_is_asked_to_load_all_load(model, tmp_path):
         (tmp_path / "bad" / "1").mkdir(parents=True)
         (tmp_path / "bad" / "1" / "model.onnx").write_bytes(b"no model")
         assert ask(server, post(b"", target="/v2/repository/models/bad/load")).status == 400
+
+
+def test_a_new_process_serves_what_the_others_were_asked_to_load(model, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        shutil.copy(model, tmp_path / name / "1" / "model.onnx")
+    with run_server(tmp_path, [*TWO, "--model-control-mode", "explicit", "--load-model", "one"]) as server:
+        assert ask(server, post(b"", target="/v2/repository/models/two/load")).status == 200
+        assert ask(server, post(b"", target="/v2/repository/models/one/unload")).status == 200
+        os.kill(replicas(server)[0], signal.SIGKILL)
+        until(lambda: metric(server, "paceline_replica_restarts_total") == 1)
+        until(lambda: metric(server, "paceline_replica_up") == 2)
+        assert {ask(server, get("/v2/models/two/ready")).status for _ in range(16)} == {200}
+        assert {ask(server, get("/v2/models/one/ready")).status for _ in range(16)} == {404}
+
+
+def test_a_model_that_is_bad_from_the_start_does_not_make_the_others_less_safe(model, tmp_path):
+    (tmp_path / "good" / "1").mkdir(parents=True)
+    shutil.copy(model, tmp_path / "good" / "1" / "model.onnx")
+    (tmp_path / "bad" / "1").mkdir(parents=True)
+    (tmp_path / "bad" / "1" / "model.onnx").write_bytes(b"no model")
+    predicted = post(ROW, target="/models/good/predict")
+    with run_server(tmp_path, TWO, ready=False) as server:
+        until(lambda: "1 of 2 versions ready" in server.output)
+        assert ask(server, get("/readyz")).status == 503
+        for victim in replicas(server):
+            os.kill(victim, signal.SIGKILL)
+            until(lambda dead=victim: gone(dead))
+            assert {ask(server, predicted).status for _ in range(16)} == {200}

@@ -66,7 +66,7 @@ def command(ctx: click.Context, /, model: Path | None, config_path: Path | None,
         if supervised is None:
             raise
         # Every replica may fail alike: the supervisor says it once.
-        supervised.problem(error.message, error.hint)
+        supervised.problem(error.message, error.hint, fatal=True)
         code = Failure(error).exit_code
     ctx.exit(code)
 

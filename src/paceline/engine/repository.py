@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,13 @@ class IndexRow(NamedTuple):
     reason: str = ""
 
 
+class Asked(NamedTuple):
+    """What has been asked for by request: which models to serve, and where they lie if a reload said so."""
+
+    names: Sequence[str]
+    sources: Sequence[Source] | None = None
+
+
 class Repository:
     """The models of a folder.
 
@@ -58,7 +65,10 @@ class Repository:
 
     Attributes:
         mode: `poll`, `explicit` or `none`.
+        inherit: explicit mode: asks for what another replica was asked for, in place of what the settings say.
     """
+
+    inherit: Callable[[], Awaitable[Asked | None]] | None = None
 
     def __init__(
         self, root: Path, settings: ServeSettings, engine: Engine, loader: Loader, say: Callable[[str], None]
@@ -98,7 +108,11 @@ class Repository:
             self._report(name, f"'{name}': no such folder: {folder}")
         if self.mode == "explicit":
             self._engine.may_be_empty = True
-            self._asked = self._to_load_at_start()
+            asked = None if self.inherit is None else await self.inherit()
+            if asked is not None and asked.sources is not None:
+                self._sources.replace(asked.sources)
+                self._disk = await asyncio.to_thread(self._sources.look)
+            self._asked = self._to_load_at_start() if asked is None else set(asked.names) & set(self._disk)
         elif not self._disk:
             raise ModelLoadError(
                 f"{self._root}: no model in this folder", hint="expected NAME/VERSION/model.onnx, or a model file"
@@ -138,6 +152,10 @@ class Repository:
                 self._problems.pop("", None)
 
     # -- on request -------------------------------------------------------------------------------------------
+
+    def asked(self) -> Asked | None:
+        """What has been asked for so far; None where the folder alone decides."""
+        return None if self._asked is None else Asked(sorted(self._asked), self._sources.asked())
 
     def index(self) -> list[IndexRow]:
         """Every version that is there, also those that were never loaded; as of the last look."""

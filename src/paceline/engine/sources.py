@@ -94,6 +94,10 @@ class Sources:
         """From now on there are these models, and no others."""
         self._asked = {source.name: source for source in sources}
 
+    def asked(self) -> list[Source] | None:
+        """What the last reload said; None before the first."""
+        return None if self._asked is None else list(self._asked.values())
+
     def get(self, name: str) -> Source | None:
         """What a reload said of a model."""
         return (self._asked or {}).get(name)

@@ -123,9 +123,10 @@ class _Server:
 
     async def _load(self, address: str, started: float) -> None:
         await self._models.load()
-        if self._speaks:
-            self._models.show(address, time.monotonic() - started, self._as_json)
-        if self._supervised is not None:
+        self._show = partial(self._models.show, address, time.monotonic() - started, self._as_json)
+        if self._supervised is None:
+            self._show()
+        else:
             self._report_ready()
 
     @property
@@ -173,6 +174,8 @@ class _Server:
         supervised = self._supervised
         assert supervised is not None
         self._app.take_part()
+        if supervised.speaks:
+            self._show()
         if not supervised.first:
             self.adopt(supervised.slot)
 

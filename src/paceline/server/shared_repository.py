@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
 from paceline.core.errors import InstanceLost, InvalidRequest, PacelineError
-from paceline.engine.repository import IndexRow, Repository
+from paceline.engine.repository import Asked, IndexRow, Repository
 from paceline.engine.sources import Source
 from paceline.server.supervised import Supervised
 
@@ -19,6 +19,9 @@ class SharedRepository:
     def __init__(self, own: Repository, supervised: Supervised) -> None:
         self._own = own
         self._supervised = supervised
+        if not supervised.first:
+            own.inherit = self._asked_of_others
+        supervised.answers("asked", self._tell_asked)
         supervised.answers("load", lambda about: _outcome(own.load(about)))
         supervised.answers("unload", lambda about: _outcome(own.unload(about)))
         supervised.answers("reload", lambda about: _outcome(own.reload([Source(*each) for each in about])))
@@ -46,6 +49,17 @@ class SharedRepository:
         """See `Repository.reload`."""
         await self._own.reload(sources)
         await self._by_all("reload", [list(source) for source in sources])
+
+    async def _asked_of_others(self) -> Asked | None:
+        answers, _ = await self._supervised.ask("asked")
+        known = next((said for _, _, said in answers if said is not None), None)
+        if known is None:
+            return None
+        names, sources = known
+        return Asked(names, None if sources is None else [Source(*each) for each in sources])
+
+    async def _tell_asked(self, _: object) -> Asked | None:
+        return self._own.asked()
 
     async def _by_all(self, topic: str, about: Any) -> None:
         answers, _ = await self._supervised.ask(topic, about, _CHANGE_S, leaving=False)

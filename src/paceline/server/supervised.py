@@ -101,9 +101,9 @@ class Supervised:
         """All models are warm; and how long this process may take to leave, some day."""
         self._say({"say": "ready", "lame_duck_s": lame_duck_s, "grace_s": grace_s})
 
-    def problem(self, text: str, hint: str | None = None) -> None:
-        """It will not become ready, or not soon."""
-        self._lines.send({"say": "problem", "text": text, "hint": hint})
+    def problem(self, text: str, hint: str | None = None, *, fatal: bool = False) -> None:
+        """It will not become ready, or not soon; or, a fatal one, it ends."""
+        self._lines.send({"say": "problem", "text": text, "hint": hint, "fatal": fatal})
 
     def draining(self) -> None:
         """It will soon accept no more."""

@@ -74,6 +74,16 @@ class Replica:
         if not self.lines.send({"do": what, **more}):
             self.process.kill()
 
+    @property
+    def why(self) -> str:
+        """What ended it: in its own words, if it had some."""
+        code = self.process.returncode
+        try:
+            how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        except ValueError:  # a signal without a name
+            how = f"signal {-code}"
+        return self.problem.get("text") or how
+
     def end(self) -> None:
         """It does not hear any more: nearly always because it is ending, and if not, it is of no use."""
         try:

@@ -177,7 +177,7 @@ class Supervisor:
             self._on_ready(replica)
         elif what == "problem":
             replica.problem = document
-            if self._began:
+            if not document["fatal"]:
                 self._on_problem(replica)
         elif what == "draining":
             replica.is_ready = False
@@ -203,14 +203,22 @@ class Supervisor:
         }
 
     def _on_ready(self, replica: Replica) -> None:
+        if self._began:
+            self._take_part(replica)
+        else:
+            self._begin_if_settled()
+
+    def _begin_if_settled(self) -> None:
+        """The start is over when every replica is ready, or has said why it is not."""
+        first = self._slots.serving
+        if len(first) == len(self._slots) and all(each.is_ready or each.problem for each in first):
+            self._began = True
+            for each in first:
+                each.tell("go")
+            self._cover()
+
+    def _take_part(self, replica: Replica) -> None:
         slot = self._slots.of(replica)
-        if not self._began:
-            if all(each.current is not None and each.current.is_ready for each in self._slots):
-                self._began = True
-                for each in self._slots.serving:
-                    each.tell("go")
-                self._cover()
-            return
         replica.tell("go")
         self._slots.release(slot)
         if replica is slot.successor:
@@ -221,11 +229,13 @@ class Supervisor:
 
     def _on_problem(self, replica: Replica) -> None:
         """It lives, and is not ready: it goes, unless nobody could answer in its place."""
-        if any(other.is_ready for other in self._slots.serving):
+        if not self._began:
+            self._begin_if_settled()
+        elif any(other.is_ready for other in self._slots.serving):
             replica.process.terminate()
-            return
-        _say(f"replica {replica.slot} (process {replica.process.pid}) is not ready: {replica.problem['text']}")
-        replica.tell("go")
+        else:
+            _say(f"replica {replica.slot} (process {replica.process.pid}) is not ready: {replica.problem['text']}")
+            self._take_part(replica)
 
     def _reap(self) -> None:
         for replica in self._slots.alive:
@@ -252,7 +262,7 @@ class Supervisor:
         elif replica is slot.successor:
             slot.successor = None
             if self._rolling and self._rolling[0] is slot:
-                self._restart_failed(slot, _why(replica), replica.problem.get("hint"))
+                self._restart_failed(slot, replica.why, replica.problem.get("hint"))
         else:
             slot.current = None
             if self._exit_code is None:
@@ -260,7 +270,7 @@ class Supervisor:
         self._cover()
 
     def _on_death(self, slot: Slot, replica: Replica) -> None:
-        code, why = replica.process.returncode, _why(replica)
+        code, why = replica.process.returncode, replica.why
         if not self._began:
             if not replica.problem:
                 _say(f"replica {slot.number} died before it was ready: {why}")
@@ -378,16 +388,6 @@ class Supervisor:
         self._close_at = time.monotonic() + self._settings.lame_duck_ms / 1000
         for replica in self._slots.alive:
             replica.leave("stop")
-
-
-def _why(replica: Replica) -> str:
-    """What ended a process: in its own words, if it had some."""
-    code = replica.process.returncode
-    try:
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-    except ValueError:  # a signal without a name
-        how = f"signal {-code}"
-    return replica.problem.get("text") or how
 
 
 def _in(seconds: float) -> str:
