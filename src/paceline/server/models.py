@@ -11,6 +11,7 @@ import asyncio
 import gc
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,7 +23,7 @@ from paceline.engine.engine import Engine, Entry
 from paceline.engine.loading import Loader, Read, read
 from paceline.engine.repository import Repository
 from paceline.engine.warmup import Prepared
-from paceline.server.panel import show_failed, show_line, show_models_ready, show_ready, write_models_ready, write_ready
+from paceline.server.panel import show_failed, show_models_ready, show_ready, write_models_ready, write_ready
 
 # Requests leave no cycles behind: collecting a hundred times less often than by default costs no memory.
 _GC_THRESHOLD: Final = 70_000
@@ -61,13 +62,19 @@ class Models(Protocol):
         """Look after the models until cancelled."""
 
 
-def models_at(path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores) -> Models:
-    """The models at a path: a folder is a repository, anything else a model file."""
+def models_at(
+    path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores, say: Callable[[str], None]
+) -> Models:
+    """The models at a path: a folder is a repository, anything else a model file.
+
+    Args:
+        say: told what changes, line by line.
+    """
     if not settings.base_paths and not path.exists():
         raise ModelLoadError(f"{path}: no such {'model file' if path.suffix else 'file or folder'}")
     # A folder that is named like a model file is for the runtime to refuse.
     if settings.base_paths or (path.is_dir() and path.suffix.lower() != ".onnx"):
-        return _Folder(path, settings, engine, loader, cores)
+        return _Folder(path, settings, engine, loader, cores, say)
     return _File(path, settings, engine, loader, cores)
 
 
@@ -122,9 +129,17 @@ class _File:
 
 
 class _Folder:
-    def __init__(self, path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: ServeSettings,
+        engine: Engine,
+        loader: Loader,
+        cores: Cores,
+        say: Callable[[str], None],
+    ) -> None:
         self.repository: Repository | None
-        self.repository = self._repository = Repository(path, settings, engine, loader, show_line)
+        self.repository = self._repository = Repository(path, settings, engine, loader, say)
         self._settings = settings
         self._engine = engine
         self._cores = cores

@@ -86,7 +86,7 @@ class _Server:
         self._app.held_back = supervised is not None
         cores = usable_cores() if supervised is None else usable_cores().shared_by(supervised.replicas)
         self._loader = Loader(self._engine, cores.whole, alone=lambda: self._app.alone)
-        self._models = models_at(model_path, settings, self._engine, self._loader, cores)
+        self._models = models_at(model_path, settings, self._engine, self._loader, cores, self._say)
         self._app.repository = self._models.repository
         if supervised is not None:
             supervised.answers(METRICS, self._metrics)
@@ -150,6 +150,9 @@ class _Server:
             if settings.grpc_port is not None:
                 show_line(f"live on {addresses[-1]}, too (grpc_port: {settings.origin('grpc_port')})")
         return addresses[0]
+
+    def _say(self, text: str) -> None:
+        show_line(text if self._supervised is None else f"replica {self._supervised.slot}: {text}")
 
     async def _metrics(self, _: object) -> Families:
         return families(self._app)
