@@ -78,19 +78,6 @@ def test_who_sends_no_documents_is_heard_no_further(line):
         assert lines.receive() is None
 
 
-@pytest.mark.slow
-def test_who_does_not_read_is_hung_up_on_and_reads_no_half_line_as_whole():
-    with two_ends() as (lines, theirs):
-        assert not lines.send({"text": "x" * (8 << 20)})
-        assert not lines.send({"text": "y"})
-        theirs.settimeout(5)
-        heard = b""
-        while piece := theirs.recv(1 << 20):
-            heard += piece
-        assert b"y" not in heard
-        assert not heard.endswith(b"\n")
-
-
 @contextmanager
 def bound(port=0, slots=2):
     by_slot = bound_sockets("127.0.0.1", port, slots)

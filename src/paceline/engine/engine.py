@@ -4,8 +4,8 @@ Rules:
 - Without a version a request means the latest that is available, and only when none is, the latest. What that is
   is worked out when something changes, so that a request costs one look-up.
 - A version that is loaded again serves on, under the same entry, until the new one takes its place.
-- The server is ready once every model has a version that is available, and from then on stays so: what comes later
-  and fails, or is still loading, is no reason to send nothing to the models that serve.
+- The server is ready once nothing is loading and every model has a version that is available. From then on it stays
+  so: what comes later and fails, or is still loading, is no reason to send nothing to the models that serve.
 - Whoever wants to know of changes puts a callback into `on_change`.
 """
 
@@ -225,7 +225,9 @@ class Engine:
             self._latest[name] = latest
         if len(self._entries) == 1:
             self._latest[None] = latest
-        if self._latest and all(entry.phase is Phase.AVAILABLE for entry in self._latest.values()):
+        every_model = all(entry.phase is Phase.AVAILABLE for entry in self._latest.values())
+        loading = any(entry.phase is Phase.LOADING for entry in self.entries())
+        if self._latest and every_model and not loading:
             self._was_ready = True
         for callback in tuple(self.on_change):
             callback()

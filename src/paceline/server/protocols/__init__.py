@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import Final
 
@@ -27,8 +28,9 @@ def all_routes(app: App, settings: ServeSettings) -> list[Route]:
 
 def preload() -> None:
     """Import what gRPC needs: so late because protobuf would delay the start, and before a call has to wait for it."""
-    for name in _GRPC:
-        import_module(f"{__name__}.{name}")
+    with suppress(OSError):  # out of files, say: then the first call has to wait, if not to fail
+        for name in _GRPC:
+            import_module(f"{__name__}.{name}")
 
 
 def all_methods(app: App, settings: ServeSettings) -> list[Method]:
