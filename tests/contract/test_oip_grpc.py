@@ -365,3 +365,10 @@ def test_without_a_repository_models_do_not_come_and_go(channel: grpc.Channel) -
             grpcs.ask(channel, name, **fields)
         error: Any = caught.value
         assert (error.code().name, error.details()) == ("UNAVAILABLE", text)
+
+
+def test_a_model_that_is_not_there_is_not_ready(served):
+    with grpcs.connect(served["mlp"].server) as channel:
+        assert not grpcs.ask(channel, "ModelReady", name="nothing").ready
+        assert not grpcs.ask(channel, "ModelReady", name="mlp", version="9").ready
+        assert grpcs.ask(channel, "ModelReady", name="mlp").ready

@@ -133,8 +133,11 @@ def test_one_bad_model_of_several_is_named_and_the_others_serve(tmp_path):
 def test_repositories_that_cannot_be_served(tmp_path):
     assert refuse_to_start(tmp_path) == (
         4,
-        f"error: {tmp_path}: no model in this folder\nhint: expected NAME/VERSION/model.onnx, or a model file\n",
+        f"error: {tmp_path}: no model in this folder\nhint: expected NAME/VERSION/model.onnx\n",
     )
+    models.identity(tmp_path / "lone.onnx")
+    assert refuse_to_start(tmp_path)[1].endswith(f"hint: did you mean {tmp_path}/lone.onnx?\n")
+    (tmp_path / "lone.onnx").unlink()
     assert refuse_to_start(tmp_path / "none")[0] == 4
     file = models.mlp(tmp_path / "single.onnx")
     code, said = refuse_to_start(file, "--model-control-mode", "explicit")

@@ -41,7 +41,7 @@ class Verb(NamedTuple):
 
 
 VERBS: Mapping[str, Verb] = {
-    "serve": Verb("paceline.cli.serve", "Serve a model over HTTP."),
+    "serve": Verb("paceline.cli.serve", "Serve models over HTTP and gRPC."),
     "restart": Verb("paceline.cli.restart", "Replace the processes of a running server, losing no request."),
     "config": Verb("paceline.cli.config", "Show the settings and where each comes from."),
 }
@@ -97,4 +97,4 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="paceline", message="%(prog)s %(version)s")
 def main() -> None:
-    """Give it a model: it serves it over HTTP with the lowest response time."""
+    """Give it a model: it serves it over HTTP and gRPC with the lowest response time."""

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from paceline.server.supervised import Supervised
 
 _TFS = "paceline.tfs"  # a key of Context.meta
+_TRITON = {
+    "--model-repository": "MODEL: paceline serve PATH",
+    "--model-store": "MODEL: paceline serve PATH",
+    "--http-port": "--port",
+    "--http-address": "--host",
+    "--grpc-address": "--host",
+    "--metrics-port": "--port, at /metrics",
+    "--repository-poll-secs": "--repository-poll-s",
+    "--log-verbose": "--access-log, or --debug",
+}
+"""Flags of Triton that somebody may type, and what they are here."""
 
 
 class _Serve(click.Command):
@@ -30,7 +41,13 @@ class _Serve(click.Command):
         if tfs_flags.spoken(args):
             theirs = ctx.meta[_TFS] = tfs_flags.translate(args, usable_cores().whole)
             args = list(theirs.rest)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in _TRITON:
+                text = f"{error.option_name} is Triton's; here it is {_TRITON[error.option_name]}."
+                raise click.UsageError(text, ctx) from None
+            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("In place of MODEL, TensorFlow Serving's flags"):
@@ -48,7 +65,10 @@ class _Serve(click.Command):
 @setting_flags
 @click.pass_context
 def command(ctx: click.Context, /, model: Path | None, config_path: Path | None, as_json: bool, **flags: Any) -> None:
-    """Serve MODEL over HTTP, with settings found by measuring.
+    """Serve MODEL over HTTP and gRPC, with settings found by measuring.
+
+    MODEL is a model file (model.onnx), the folder of one model with its versions (1/model.onnx), or a folder of
+    such folders (NAME/1/model.onnx).
 
     Every flag is also a key of [serve] in paceline.toml and a variable PACELINE_<NAME>;
     a flag wins over a variable, and a variable over the file.

@@ -89,7 +89,9 @@ class Loader:
         settings, served = what.settings, entry.served
         if served is None:
             entry.platform, entry.signature = what.loaded.platform, what.loaded.signature
-        wishes = Wishes(settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s)
+        wishes = Wishes(
+            settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s, settings.origins
+        )
         prepared = await asyncio.to_thread(prepare, what.loaded, self._cores, wishes, what.given, like)
         entry.platform = what.loaded.platform
         model = self._served(entry, prepared, settings)

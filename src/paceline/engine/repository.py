@@ -114,9 +114,7 @@ class Repository:
                 self._disk = await asyncio.to_thread(self._sources.look)
             self._asked = self._to_load_at_start() if asked is None else set(asked.names) & set(self._disk)
         elif not self._disk:
-            raise ModelLoadError(
-                f"{self._root}: no model in this folder", hint="expected NAME/VERSION/model.onnx, or a model file"
-            )
+            raise ModelLoadError(f"{self._root}: no model in this folder", hint=self._hint())
         for name in self._to_serve():
             files = self._disk[name]
             settings, _ = await asyncio.to_thread(self._settings_of, name, files)
@@ -136,8 +134,18 @@ class Repository:
                 await self._bring(name, self._disk[name], self._disk[name])
         self._started = True
         if names and all(entry.served is None for entry in self._engine.entries()):
-            first = next(iter(self._problems.values()), f"{self._root}: no version of any model is wanted")
+            first = next(iter(self._problems.values()), "") or self._none_wanted()
             raise ModelLoadError(first if len(names) == 1 else f"{self._root}: no model can be loaded: {first}")
+
+    def _hint(self) -> str:
+        file = next(iter(sorted(self._root.glob("*.onnx"))), None)
+        return "expected NAME/VERSION/model.onnx" if file is None else f"did you mean {file}?"
+
+    def _none_wanted(self) -> str:
+        there = [f"{name} {', '.join(sorted(files.versions, key=int))}" for name, files in sorted(self._disk.items())]
+        origin = self._settings.origin("version_policy")
+        wanted = f"version_policy {self._settings.version_policy} ({origin})"
+        return f"{self._root}: {wanted} wants no version that is there: {'; '.join(there)}"
 
     async def watch(self) -> None:
         """Look again and again, until cancelled."""

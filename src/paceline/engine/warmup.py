@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -47,12 +48,17 @@ _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the operator fixed; None leaves it to the measurement."""
+    """What the operator fixed; None leaves it to the measurement.
+
+    Attributes:
+        origins: setting -> where its value came from, for people.
+    """
 
     max_batch_rows: int | None = None
     instances: int | None = None
     threads: int | None = None
     budget_s: float = 0.6
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ class _Warmup:
         """Settings of the version that serves, with the times of this one."""
         batched = like.signature.batched
         for name in ("max_batch_size", "instances", "threads"):
-            self._reasons[name] = "as configured" if like.reasons[name].startswith("as configured") else _KEPT
+            self._reasons[name] = like.reasons[name] if like.reasons[name].startswith("as configured") else _KEPT
         instances = self._loaded.instances(len(like.instances), like.threads)
         measured = []
         for rows in dict.fromkeys((1, like.max_batch_rows)):
@@ -259,7 +265,7 @@ class _Warmup:
             self._reasons["max_batch_size"] = "the model takes one row" if batched else "the model is not batched"
             return 1
         if self._wishes.max_batch_rows:
-            self._reasons["max_batch_size"] = "as configured"
+            self._reasons["max_batch_size"] = self._configured("max_batch_size")
             return self._wishes.max_batch_rows
         short = [(rows, seconds) for rows, seconds in profile if seconds <= LONG_BATCH_S] or profile[:1]
         rates = [(rows, rows / (seconds + self._overhead_s(seconds))) for rows, seconds in short]
@@ -271,6 +277,10 @@ class _Warmup:
         elif rows == profile[-1][0]:
             self._reasons["max_batch_size"] = f"measured: {_per_s(rate)} rows/s a core; larger was not tried"
         return rows
+
+    def _configured(self, name: str) -> str:
+        origin = self._wishes.origins.get(name)
+        return f"as configured ({origin})" if origin else "as configured"
 
     def _overhead_s(self, run_s: float) -> float:
         on_loop = run_s <= self._inline_limit_s
@@ -285,9 +295,10 @@ class _Warmup:
         if wishes.instances or wishes.threads:
             threads = wishes.threads or max(1, self._cores // (wishes.instances or 1))
             count = wishes.instances or max(1, self._cores // threads)
-            self._reasons["instances"] = self._reasons["threads"] = "as configured"
+            self._reasons["instances"] = self._configured("instances")
+            self._reasons["threads"] = self._configured("threads")
             if count * threads > self._cores:
-                self._reasons["threads"] = f"as configured: {count} x {threads} is more than the {self._cores} cores"
+                self._reasons["threads"] += f": {count} x {threads} is more than the {self._cores} cores"
             return count, threads
         longest = dict(profile).get(max_rows, profile[-1][1])
         if self._cores == 1:

@@ -79,10 +79,10 @@ def unavailable(host: str, port: int, error: OSError, flag: str) -> AddressUnava
         reason = "the host name cannot be resolved"
     owner = _owner(port) if error.errno == errno.EADDRINUSE else None
     by = f" by process {owner}" if owner else ""
-    return AddressUnavailable(
-        f"cannot listen on {host}:{port}: {reason}{by}",
-        hint=f"choose another with {flag}; {flag} 0 takes any free one",
-    )
+    hint = f"choose another with {flag}; {flag} 0 takes any free one"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        hint = "name an address of this machine with --host; 127.0.0.1 is for this machine alone, 0.0.0.0 for all"
+    return AddressUnavailable(f"cannot listen on {host}:{port}: {reason}{by}", hint=hint)
 
 
 def _owner(port: int) -> str | None:

@@ -225,6 +225,8 @@ class Supervisor:
             self._slots.retire(slot)
         if self._rolling and self._rolling[0] is slot and slot.successor is None:
             self._replaced(replica)
+        elif replica.is_ready:
+            _say(f"replica {replica.slot}: process {replica.process.pid} is ready after {replica.lived_s:.2f} s")
         self._cover()
 
     def _on_problem(self, replica: Replica) -> None:

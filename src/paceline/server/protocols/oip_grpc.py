@@ -126,8 +126,12 @@ class _Service:
         return message("inference.ServerReadyResponse")(ready=self._app.ready)
 
     def model_ready(self, request: Any) -> Any:
-        entry = self._app.engine.entry(_named(request.name), request.version or None)
-        ready = entry.phase is Phase.AVAILABLE and not self._app.draining
+        try:
+            entry = self._app.engine.entry(_named(request.name), request.version or None)
+        except ModelNotFound:  # as Triton answers: clients wait in loops for a model to come or to go
+            ready = False
+        else:
+            ready = entry.phase is Phase.AVAILABLE and not self._app.draining
         return message("inference.ModelReadyResponse")(ready=ready)
 
     def server_metadata(self, request: Any) -> Any:
