@@ -234,7 +234,7 @@ def test_fault_126_a_wall_clock_that_jumps_a_day(model, tmp_path, day):
         assert half.is_quiet()
         assert half.response().status == 408
         assert idle.rest() == b""
-        assert 0.4 < time.monotonic() - started < 2
+        assert 0.4 < time.monotonic() - started < 5
         times = [json.loads(line)["time"] for line in server.output.splitlines() if line.startswith("{")]
         assert max(times) - min(times) > 80_000, "the clock was not moved"
         assert server.terminate() == 0

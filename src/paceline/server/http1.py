@@ -13,7 +13,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import termios
 import time
 from typing import Final, cast
 
@@ -238,8 +240,18 @@ class HttpConnection(RequestReader):
 
     def close(self) -> None:
         """Close at once if idle, else behind the answer under way."""
-        if self.is_idle and self._transport is not None:
+        if self.is_idle and self._transport is not None and not self._has_unread():
             self._transport.close()
+
+    def _has_unread(self) -> bool:
+        """True when a request may have come that a busy loop has not read yet."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        try:
+            fcntl.ioctl(sock.fileno(), termios.FIONREAD, count := bytearray(4))
+        except (OSError, ValueError):
+            return False
+        return any(count) and not self._last
 
     def abort(self) -> None:
         """Close now, whatever is under way."""

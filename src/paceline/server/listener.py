@@ -12,7 +12,7 @@ from paceline.server.app import App
 from paceline.server.sniff import Sniffer
 from paceline.supervisor.addresses import unavailable
 
-_BACKLOG = 2048
+_BACKLOG = 4096
 _SWEEP_S = 1.0
 _DRAIN_POLL_S = 0.01
 _LAST_CALL_S = 2.0
