@@ -40,7 +40,9 @@ def _takes(setting: Setting) -> str:
     if setting.choices:
         return ", ".join(f"`{choice}`" for choice in setting.choices)
     if setting.minimum is not None and setting.maximum is not None:
-        return f"{setting.minimum:g} to {setting.maximum:.15g}{f', or `{setting.none_text}`' if setting.automatic else ''}"
+        return (
+            f"{setting.minimum:g} to {setting.maximum:.15g}{f', or `{setting.none_text}`' if setting.automatic else ''}"
+        )
     return setting.pattern_help or setting.metavar.lower()
 
 
