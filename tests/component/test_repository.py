@@ -289,13 +289,14 @@ def test_a_model_that_fails_leaves_no_memory_behind(tmp_path):
     async def scenario() -> None:
         put(tmp_path, "a", 1), put(tmp_path, "bad", 1, build=models.never_warm)
         async with Watched(tmp_path, model_control_mode="explicit", load_model="a") as watched:
+            gc.collect()  # what other tests have left
             before = held()
             gc.disable()  # the collector may come by much later than the next load
             try:
                 for _ in range(3):
                     with pytest.raises(InvalidRequest, match="warm-up failed"):
                         await watched.repository.load("bad")
-                    assert held() == before
+                    assert held() <= before
             finally:
                 gc.enable()
 

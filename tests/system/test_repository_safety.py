@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from paceline.core.errors import ModelLoadError
 from paceline.core.tensors import Tensors
@@ -106,7 +106,6 @@ def test_fault_100_hostile_model_names(watched, method, target, raw):
 
 
 GRPC_CALLS = [
-    ("ModelReady", "name"),
     ("ModelMetadata", "name"),
     ("ModelConfig", "name"),
     ("ModelInfer", "model_name"),
@@ -388,3 +387,14 @@ def test_the_memory_of_the_machine_is_the_most_that_a_server_takes(tmp_path):
     with run_server(times(tmp_path / "m.onnx", 1), ["--warmup-s", "0"]) as server:
         soft, _ = resource.prlimit(server.process.pid, resource.RLIMIT_DATA)
     assert 0 < soft < 1 << 50
+
+
+@pytest.mark.slow
+def test_fault_100_no_hostile_name_is_ready(watched):
+    server, canary = watched
+    looked_at = os.stat(canary).st_atime_ns
+    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for name in filter(None, HOSTILE):
+            assert not stub.ModelReady(service_pb2.ModelReadyRequest(name=name), timeout=10).ready, name
+    assert os.stat(canary).st_atime_ns == looked_at
