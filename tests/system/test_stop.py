@@ -223,7 +223,7 @@ def test_fault_126_a_wall_clock_that_jumps_a_day(model, tmp_path, day):
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
-    flags = ["--warmup-s", "0", "--access-log", "--keep-alive-ms", "600", "--header-timeout-ms", "600"]
+    flags = ["--warmup-s", "0", "--access-log", "--keep-alive-ms", "3000", "--header-timeout-ms", "3000"]
     with run_server(model, flags, env=fake) as server, Wire(server) as idle, Wire(server) as half:
         assert idle.send(post(ROW)).response().status == 200
         half.send(b"GET /li")
@@ -234,7 +234,7 @@ def test_fault_126_a_wall_clock_that_jumps_a_day(model, tmp_path, day):
         assert half.is_quiet()
         assert half.response().status == 408
         assert idle.rest() == b""
-        assert 0.4 < time.monotonic() - started < 5
+        assert 2 < time.monotonic() - started < 20
         times = [json.loads(line)["time"] for line in server.output.splitlines() if line.startswith("{")]
         assert max(times) - min(times) > 80_000, "the clock was not moved"
         assert server.terminate() == 0
