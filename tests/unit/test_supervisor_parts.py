@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from paceline.core.backoff import Backoff
 from paceline.core.errors import AddressUnavailable
 from paceline.supervisor.addresses import bound_sockets
-from paceline.supervisor.backoff import Backoff
 from paceline.supervisor.lines import Lines
 from paceline.supervisor.merging import merged, of_replica, of_the_past
 

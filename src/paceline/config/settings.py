@@ -145,6 +145,65 @@ class ServeSettings:
     )
     warmup_s: float = _setting(0.6, "seconds to spend on measuring before ready", minimum=0, maximum=3600)
 
+    deduplicate: bool = _setting(
+        True, "user code: items that are equal and under way at the same time run once", per_model=True
+    )
+    cache: str = _setting(
+        "none",
+        "user code: keep predictions, in this process (memory) or in Redis (redis://HOST:PORT/DB)",
+        pattern=r"none|memory|rediss?://.+",
+        pattern_help="none, memory, or redis://HOST:PORT/DB",
+        per_model=True,
+    )
+    cache_mb: int = _setting(
+        64,
+        "most MiB of predictions kept in this process",
+        minimum=1,
+        maximum=65536,
+        per_model=True,
+    )
+    cache_ttl_s: float = _setting(
+        300.0,
+        "how long a prediction may be answered from the cache",
+        minimum=0.001,
+        maximum=31_536_000,
+        per_model=True,
+    )
+    fetch_concurrency: int = _setting(
+        64, "user code: most calls of fetch under way at once in one worker", minimum=1, maximum=65536, per_model=True
+    )
+    retry_lost: bool = _setting(
+        True,
+        "user code: run requests whose worker died once more; off for predictions with side effects",
+        per_model=True,
+    )
+    run_timeout_ms: int | None = _setting(
+        None,
+        "user code: a batch that runs longer hangs, and its worker is killed; none: as timeout_ms",
+        minimum=1,
+        maximum=_DAY_MS,
+        none_text="as timeout_ms",
+        per_model=True,
+    )
+    setup_timeout_s: float = _setting(
+        600.0,
+        "user code: longest time from the start of a worker until it is ready",
+        minimum=0.1,
+        maximum=86400,
+        per_model=True,
+    )
+    worker_memory_mb: int | None = _setting(
+        None,
+        "user code: a worker that takes more MiB is replaced",
+        minimum=1,
+        maximum=1_048_576,
+        none_text="none",
+        per_model=True,
+    )
+    allow_pickle: bool = _setting(
+        False, "read models that are pickles (.pkl, .joblib): loading one runs whatever code it holds"
+    )
+
     timeout_ms: int = _setting(30_000, "deadline of a request that names none", minimum=1, maximum=_DAY_MS)
     header_timeout_ms: int = _setting(10_000, "longest wait for a request's headers", minimum=1, maximum=_DAY_MS)
     body_timeout_ms: int = _setting(30_000, "longest wait for a request's body", minimum=1, maximum=_DAY_MS)

@@ -40,6 +40,7 @@ class InferRequest:
         on_done: called exactly once, with this request, when `outputs` or `error` is set.
         sequence: order of arrival at the scheduler.
         offset: its first row in the batch.
+        losses: how many workers have died while they ran it.
         nonfinite_ok: NaN and infinity in the outputs are answers, whatever the model's policy.
         parent, parts, unjoined: a large request runs as parts; how many have no outputs yet.
         queue_s, service_s, batch_rows: what happened to it, for the response headers and the metrics.
@@ -59,6 +60,7 @@ class InferRequest:
     parts: list[InferRequest] | None = None
     unjoined = 0
     nonfinite_ok = False
+    losses = 0
 
     def __init__(
         self,

@@ -85,11 +85,14 @@ class Signature:
 
     Attributes:
         batched: axis 0 of every input and output counts rows that do not influence one another.
+        items: the one input and the one output are BYTES of shape [rows], and hold JSON texts: the items and the
+            predictions of user code. In place of a prediction may stand a `PacelineError`, the row's own.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batched: bool
+    items: bool = False
     _input_index: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

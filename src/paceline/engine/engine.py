@@ -5,7 +5,8 @@ Rules:
   is worked out when something changes, so that a request costs one look-up.
 - A version that is loaded again serves on, under the same entry, until the new one takes its place.
 - The server is ready once nothing is loading and every model has a version that is available. From then on it stays
-  so: what comes later and fails, or is still loading, is no reason to send nothing to the models that serve.
+  so: what comes later and fails, or is still loading, is no reason to send nothing to the models that serve. A model
+  whose workers are all gone is one: until one of them is back, the server is not ready.
 - Whoever wants to know of changes puts a callback into `on_change`.
 """
 
@@ -196,7 +197,7 @@ class Engine:
         """True once every model has a version that is available."""
         if not self._latest:
             return self.may_be_empty
-        return self._was_ready
+        return self._was_ready and all(served.available for served in self._served())
 
     @property
     def idle(self) -> bool:
@@ -208,8 +209,16 @@ class Engine:
         for served in self._all():
             served.close()
 
+    def availability_changed(self) -> None:
+        """The workers of a model have all gone, or the first is back."""
+        for callback in tuple(self.on_change):
+            callback()
+
+    def _served(self) -> list[ServedModel]:
+        return [entry.served for entry in self.entries() if entry.served is not None]
+
     def _all(self) -> list[ServedModel]:
-        return [*self._leaving, *(entry.served for entry in self.entries() if entry.served is not None)]
+        return [*self._leaving, *self._served()]
 
     def _leave(self, entry: Entry) -> ServedModel | None:
         before, entry.served = entry.served, None

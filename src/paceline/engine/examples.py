@@ -56,6 +56,8 @@ def from_file(path: Path, signature: Signature) -> Tensors:
         ConfigError: it cannot be read, or does not fit the signature.
     """
     try:
+        if signature.items:
+            return (_json_items(path),)
         named = _from_npz(path, signature) if path.suffix == ".npz" else _from_json(path, signature)
         inputs = signature.bind(named, model=path.name)
         if signature.batched and not len(inputs[0]):
@@ -66,6 +68,21 @@ def from_file(path: Path, signature: Signature) -> Tensors:
             hint="one JSON item a line, as /predict takes it, or a .npz named like the inputs",
         ) from error
     return inputs
+
+
+def _json_items(path: Path) -> Array:
+    """The texts of the items: those of a list, or one a line."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        document = [json.loads(line) for line in text.splitlines() if line.strip()]
+    items = document if isinstance(document, list) else [document]
+    if not items:
+        raise ValueError("holds no item")
+    texts = np.empty(len(items), object)
+    texts[:] = [json.dumps(item).encode() for item in items]
+    return texts
 
 
 def _from_npz(path: Path, signature: Signature) -> dict[str, Array]:

@@ -16,15 +16,20 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paceline.config.settings import ServeSettings
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Tensors
 from paceline.engine.engine import Engine, Entry
 from paceline.engine.examples import from_file
+from paceline.engine.hosted import HostedModel
 from paceline.engine.model import ServedModel
+from paceline.engine.pool import Limits
+from paceline.engine.service_warmup import PreparedService, prepare_service
 from paceline.engine.warmup import Prepared, Wishes, prepare
 from paceline.runtimes.base import LoadedModel, load
+from paceline.workers.service import Options, ServiceModel, Source, is_service
 
 # A request has a deadline of a day at most, but a batch can hang; then its memory is not ours to return.
 _PATIENCE_S = 24 * 3600.0
@@ -41,20 +46,29 @@ class Read:
         given: example inputs of the operator.
     """
 
-    loaded: LoadedModel
+    loaded: LoadedModel | ServiceModel
     given: Tensors | None
     settings: ServeSettings
 
 
-def read(file: Path, settings: ServeSettings, given: Callable[[LoadedModel], Tensors | None] | None = None) -> Read:
-    """Read a model file and the examples that belong to it. Blocks.
+def read(
+    file: Path,
+    settings: ServeSettings,
+    given: Callable[[LoadedModel], Tensors | None] | None = None,
+    name: str = "model",
+) -> Read:
+    """Read a model file, or the code of a service, and the examples that belong to it. Blocks.
 
     Args:
+        name: of the model.
         given: example inputs from elsewhere than the settings' file, which wins.
 
     Raises:
         ModelLoadError, RuntimeUnavailable, ConfigError.
     """
+    if is_service(file):
+        service = ServiceModel(Source.parse(file), name, _options(settings))
+        return Read(service, _examples(settings.examples, service), settings)
     loaded = load(file)
     inputs = _examples(settings.examples, loaded)
     if inputs is None and given is not None:
@@ -69,12 +83,16 @@ class Loader:
         cores: whole cores that this process may use. Each model is set up as if it had them alone: models share
             them, for which is busy when, nobody knows beforehand.
         alone: says whether there is at most one client.
+        say: told what happens to workers, line by line.
     """
 
-    def __init__(self, engine: Engine, cores: int, alone: Callable[[], bool]) -> None:
+    def __init__(
+        self, engine: Engine, cores: int, alone: Callable[[], bool], say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._engine = engine
         self._cores = cores
         self._alone = alone
+        self._say = say
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def open(self, entry: Entry, what: Read, like: Prepared | None = None) -> Prepared:
@@ -92,7 +110,11 @@ class Loader:
         wishes = Wishes(
             settings.max_batch_size, settings.instances, settings.threads, settings.warmup_s, settings.origins
         )
-        prepared = await asyncio.to_thread(prepare, what.loaded, self._cores, wishes, what.given, like)
+        prepared: Prepared
+        if isinstance(what.loaded, ServiceModel):
+            prepared = await asyncio.to_thread(prepare_service, what.loaded, self._cores, wishes, what.given)
+        else:
+            prepared = await asyncio.to_thread(prepare, what.loaded, self._cores, wishes, what.given, like)
         entry.platform = what.loaded.platform
         model = self._served(entry, prepared, settings)
         if served is not None:
@@ -117,16 +139,25 @@ class Loader:
             task.cancel()
 
     def _served(self, entry: Entry, prepared: Prepared, settings: ServeSettings) -> ServedModel:
-        return ServedModel(
-            entry.name,
-            entry.version,
-            prepared,
-            nonfinite=settings.nonfinite,
-            max_queue_requests=settings.max_queue_requests,
-            max_queue_bytes=settings.max_queue_mb << 20,
-            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
-            alone=self._alone,
-        )
+        options: dict[str, Any] = {
+            "nonfinite": settings.nonfinite,
+            "max_queue_requests": settings.max_queue_requests,
+            "max_queue_bytes": settings.max_queue_mb << 20,
+            "max_queue_delay_s": settings.max_queue_delay_ms / 1000,
+            "alone": self._alone,
+        }
+        if isinstance(prepared, PreparedService):
+            return HostedModel(
+                entry.name,
+                entry.version,
+                prepared,
+                limits=_limits(settings),
+                retry_lost=settings.retry_lost,
+                say=self._say,
+                on_available=self._engine.availability_changed,
+                **options,
+            )
+        return ServedModel(entry.name, entry.version, prepared, **options)
 
     def _let_go(self, served: ServedModel, entry: Entry | None = None) -> None:
         task = asyncio.get_running_loop().create_task(self._leave([served], entry))
@@ -161,7 +192,24 @@ async def _until(condition: Callable[[], bool], patience_s: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-def _examples(path: Path | None, loaded: LoadedModel) -> Tensors | None:
+def _options(settings: ServeSettings) -> Options:
+    return Options(
+        setup_timeout_s=settings.setup_timeout_s,
+        fetch_concurrency=settings.fetch_concurrency,
+        max_batch_rows=settings.max_batch_size,
+        allow_pickle=settings.allow_pickle,
+    )
+
+
+def _limits(settings: ServeSettings) -> Limits:
+    memory_mb = settings.worker_memory_mb
+    return Limits(
+        run_s=(settings.run_timeout_ms or settings.timeout_ms) / 1000,
+        memory_bytes=None if memory_mb is None else memory_mb << 20,
+    )
+
+
+def _examples(path: Path | None, loaded: LoadedModel | ServiceModel) -> Tensors | None:
     try:
         return None if path is None else from_file(path, loaded.signature)
     except ConfigError as error:

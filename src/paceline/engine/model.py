@@ -82,7 +82,7 @@ class ServedModel:
         self.on_close: list[Callable[[ServedModel], object]] = []
         policy = Policy(
             max_batch_rows=prepared.max_batch_rows,
-            instances=len(prepared.instances),
+            instances=len(prepared.instances) * prepared.lanes,
             max_queue_requests=max_queue_requests,
             max_queue_bytes=max_queue_bytes,
             max_queue_delay_s=max_queue_delay_s,
@@ -91,7 +91,7 @@ class ServedModel:
         self._run_time = LatencyModel(prepared.profile)
         self.scheduler = Scheduler(policy, self.latency)
         self._loop = asyncio.get_running_loop()
-        self._threads = [InstanceThread(f"{name}-{index}") for index in range(policy.instances)]
+        self._threads = [InstanceThread(f"{name}-{index}") for index in range(self._threads_wanted)]
         self._runner = BatchRunner(name, prepared.instances, self.signature, check_finite=nonfinite == "error")
         # Without open dimensions behind the batch, every request may run with every other.
         self._one_group = all(-1 not in spec.shape[1:] for spec in self.signature.inputs)
@@ -175,6 +175,15 @@ class ServedModel:
         self.on_close.clear()
 
     @property
+    def _threads_wanted(self) -> int:
+        return len(self.prepared.instances)
+
+    @property
+    def available(self) -> bool:
+        """True while there is an instance that could run a batch now or later."""
+        return True
+
+    @property
     def idle(self) -> bool:
         """True when nothing waits and nothing runs."""
         with self._lock:
@@ -204,12 +213,10 @@ class ServedModel:
             if batch is None:
                 self._dispatch_at_next_start()
                 return
-            if self._fits_the_loop(batch):
-                self._run_on_loop(batch)
+            if self._begin(batch):
                 # One batch a pass, so that sockets are served in between.
                 self._dispatch_soon()
                 return
-            self._threads[batch.instance].run(partial(self._run_on_thread, batch))
 
     def _dispatch_soon(self) -> None:
         if not self._dispatching and self.scheduler.has_work:
@@ -221,6 +228,14 @@ class ServedModel:
         with self._lock:
             start = self.scheduler.next_start()
         self._next_start.ring_by(start)
+
+    def _begin(self, batch: Batch) -> bool:
+        """Run a batch, now or elsewhere; True when it has run now."""
+        if self._fits_the_loop(batch):
+            self._run_on_loop(batch)
+            return True
+        self._threads[batch.instance].run(partial(self._run_on_thread, batch))
+        return False
 
     def _fits_the_loop(self, batch: Batch) -> bool:
         if batch.started < self._wary_until:

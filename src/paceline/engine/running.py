@@ -54,9 +54,7 @@ class BatchRunner:
         result = Result()
         try:
             outputs = self._instances[batch.instance].run(joined([request.inputs for request in batch.requests]))
-            self._check_rows(outputs, batch.rows)
-            result.suspicious = self._check_finite and not all(map(_surely_finite, outputs, self._is_bf16))
-            result.outputs = outputs
+            self._judge(outputs, batch.rows, result)
         except PacelineError as error:
             result.error = _without_frames(error)
         except Exception as error:
@@ -64,9 +62,28 @@ class BatchRunner:
         result.run_s = time.monotonic() - started
         return result
 
+    def judged(self, outcome: Tensors | PacelineError, batch: Batch) -> Result:
+        """The result of a batch that has run elsewhere."""
+        result = Result()
+        try:
+            if isinstance(outcome, PacelineError):
+                raise outcome
+            self._judge(outcome, batch.rows, result)
+        except PacelineError as error:
+            result.error = _without_frames(error)
+        except Exception as error:
+            result.error = InternalError(f"{type(error).__name__}: {error}", model=self._model)
+        result.run_s = time.monotonic() - batch.started
+        return result
+
     def all_finite(self, outputs: Tensors) -> bool:
         """True when no output holds NaN or infinity."""
         return all(map(_all_finite, outputs, self._is_bf16))
+
+    def _judge(self, outputs: Tensors, rows: int, result: Result) -> None:
+        self._check_rows(outputs, rows)
+        result.suspicious = self._check_finite and not all(map(_surely_finite, outputs, self._is_bf16))
+        result.outputs = outputs
 
     def _check_rows(self, outputs: Tensors, rows: int) -> None:
         if not self._signature.batched:

@@ -69,7 +69,8 @@ class Prepared:
         signature: the file's, with `batched` as found and shapes filled in.
         profile: measured (rows, seconds), ascending.
         inline_limit_s: batches predicted to be shorter run on the event loop.
-        example: one valid row (or one valid input, unbatched).
+        example: one valid row (or one valid input, unbatched); empty: none is known.
+        lanes: how many batches each instance takes at once.
         reasons: setting -> why it has its value, for people.
     """
 
@@ -83,6 +84,7 @@ class Prepared:
     empty_outputs: Tensors
     reasons: dict[str, str] = field(default_factory=dict)
     wishes: Wishes = Wishes()
+    lanes: int = 1
 
 
 def prepare(

@@ -13,7 +13,7 @@ from paceline.core.errors import Overloaded, RequestTooLarge
 from paceline.core.requests import InferRequest
 from paceline.scheduling.scheduler import Batch, Event, Scheduler
 
-EVENTS = frozenset({"arrived", "cancelled", "expired", "finished", "failed", "next_batch"})
+EVENTS = frozenset({"arrived", "cancelled", "expired", "finished", "failed", "lost", "left", "returned", "next_batch"})
 
 
 def decisions(log: Iterable[Event]) -> Iterator[Event]:
@@ -60,6 +60,15 @@ class _Feed:
 
     def failed(self, now: float, instance: int) -> None:
         self._scheduler.failed(self._batches.pop(instance), now)
+
+    def lost(self, now: float, instance: int, retry: bool) -> None:
+        self._scheduler.lost(self._batches.pop(instance), now, retry=retry)
+
+    def left(self, now: float, instance: int) -> None:
+        self._scheduler.left(instance, now)
+
+    def returned(self, now: float, instance: int) -> None:
+        self._scheduler.returned(instance, now)
 
     def next_batch(self, now: float) -> None:
         batch, _ = self._scheduler.next_batch(now)

@@ -16,6 +16,8 @@ Rules:
   next request runs whatever its prediction, if one batch is enough for it. A wrong estimate would otherwise keep
   itself alive.
 - When a batch fails, its halves are run apart until the guilty request stands alone.
+- When the process that ran a batch dies, its requests run once more, each alone: one that is lost twice has killed
+  its process, or had bad luck twice, and ends. An instance whose process is away gets no batch until it is back.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from paceline.scheduling.queue import DeadlineQueue
 
 PROBE_S = 0.25
 _NO_TIME = float("inf")
+_LOSSES = 2
 
 Event = tuple[Any, ...]
 
@@ -90,6 +93,7 @@ class Scheduler:
         self._queue = DelayedQueue(delay_s, policy.max_batch_rows, latency) if delay_s > 0 else DeadlineQueue()
         self._idle = list(range(policy.instances))
         self._running: dict[int, Batch] = {}
+        self._away: set[int] = set()
         self._apart: deque[list[InferRequest]] = deque()
         self._last_end = -_NO_TIME
         self._sequence = 0
@@ -189,6 +193,37 @@ class Scheduler:
         self._apart.extendleft(requests for requests in (suspects[half:], suspects[:half]) if requests)
         return []
 
+    def lost(self, batch: Batch, now: float, *, retry: bool = True) -> list[InferRequest]:
+        """The process that ran the batch died; the requests that end with it. The instance is away until `returned`."""
+        if self.log is not None:
+            self.log.append(("lost", now, batch.instance, retry))
+        del self._running[batch.instance]
+        self._away.add(batch.instance)
+        over: list[InferRequest] = []
+        for request in batch.requests:
+            if request.state != RUNNING:
+                continue
+            request.losses += 1
+            if retry and request.losses < _LOSSES:
+                self._apart.append([request])
+            else:
+                over.append(request)
+        return self._ended("lost for good", self._end_all(over), now)
+
+    def left(self, instance: int, now: float) -> None:
+        """An idle instance is away until `returned`."""
+        if self.log is not None:
+            self.log.append(("left", now, instance))
+        self._idle.remove(instance)
+        self._away.add(instance)
+
+    def returned(self, instance: int, now: float) -> None:
+        """An instance that was away can run batches again."""
+        if self.log is not None:
+            self.log.append(("returned", now, instance))
+        self._away.remove(instance)
+        self._idle.append(instance)
+
     # -- decisions --------------------------------------------------------------------------------------------
 
     def next_batch(self, now: float) -> tuple[Batch | None, list[InferRequest]]:
@@ -266,7 +301,7 @@ class Scheduler:
         most = self.policy.max_batch_rows
         self._queue.validate_state()
         assert all(request.rows <= most for request in self._queue)
-        assert sorted([*self._idle, *self._running]) == list(range(self.policy.instances))
+        assert sorted([*self._idle, *self._running, *self._away]) == list(range(self.policy.instances))
         outside = [request for requests in self._outside_queue() for request in requests]
         assert len(outside) == len(set(outside)), "a request runs twice"
         assert all(request.state in (RUNNING, DONE) for request in outside)

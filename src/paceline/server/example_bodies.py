@@ -4,7 +4,7 @@ The try-it page, the OpenAPI document, the start-up panel and `GET /example` sho
 
 Rules:
 - Floats have four decimals, or four significant digits where they are small: an example is there to be read.
-- A body is None where JSON cannot carry the inputs in that protocol.
+- A body is None where JSON cannot carry the inputs in that protocol, or no example is known.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ class ExampleBodies:
         self._signature = signature
         self._example = example
         self._rows = [array[0, ...] for array in example] if signature.batched else list(example)
+        self._unknown = not example  # of user code that has none
         self._datatypes = {spec.datatype for spec in signature.inputs}
 
     def predict(self) -> bytes | None:
         """The item that `/predict` takes."""
-        return None if DataType.BF16 in self._datatypes else dumps(self._item())
+        return None if self._unknown or DataType.BF16 in self._datatypes else dumps(self._item())
 
     def batch_predict(self) -> bytes | None:
         """Two items."""
-        return None if DataType.BF16 in self._datatypes else dumps([self._item()] * 2)
+        return None if self._unknown or DataType.BF16 in self._datatypes else dumps([self._item()] * 2)
 
     def tensorflow(self) -> bytes | None:
         """The row format, or the columnar one where the model takes no rows."""
-        if self._datatypes & {DataType.FP16, DataType.BF16}:
+        if self._unknown or self._datatypes & {DataType.FP16, DataType.BF16}:
             return None
         return dumps({"instances": [self._item()]} if self._signature.batched else {"inputs": self._item()})
 
     def open_inference(self) -> bytes | None:
         """All inputs, with flat data."""
-        if self._datatypes & {DataType.FP16, DataType.BF16}:
+        if self._unknown or self._datatypes & {DataType.FP16, DataType.BF16}:
             return None
         inputs = [
             {
@@ -64,6 +65,8 @@ class ExampleBodies:
         return dumps({"inputs": inputs})
 
     def _item(self) -> Any:
+        if self._signature.items:
+            return orjson.Fragment(self._rows[0])
         values = [_short(row) for row in self._rows]
         if len(values) == 1:
             return values[0]

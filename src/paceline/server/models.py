@@ -24,6 +24,7 @@ from paceline.engine.loading import Loader, Read, read
 from paceline.engine.repository import Repository
 from paceline.engine.warmup import Prepared
 from paceline.server.panel import show_failed, show_models_ready, show_ready, write_models_ready, write_ready
+from paceline.workers.service import Source
 
 # Requests leave no cycles behind: collecting a hundred times less often than by default costs no memory.
 _GC_THRESHOLD: Final = 70_000
@@ -70,7 +71,7 @@ def models_at(
     Args:
         say: told what changes, line by line.
     """
-    if not settings.base_paths and not path.exists():
+    if not settings.base_paths and not Source.parse(path).path.exists():
         raise ModelLoadError(f"{path}: no such {'model file' if path.suffix else 'file or folder'}")
     # A folder that is named like a model file is for the runtime to refuse.
     if settings.base_paths or (path.is_dir() and path.suffix.lower() != ".onnx"):
@@ -83,7 +84,7 @@ class _File:
 
     def __init__(self, path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores) -> None:
         self._path = path
-        self._name = settings.name or _name_of(path)
+        self._name = settings.name or _name_of(Source.parse(path).path)
         self._settings = settings.for_model(self._name)
         self._engine = engine
         self._loader = loader
@@ -97,7 +98,7 @@ class _File:
                 raise ConfigError(f"{setting} ({settings.origin(setting)}): {path} is a model file, not a repository")
 
     async def read(self) -> list[str]:
-        self._read = what = await asyncio.to_thread(read, self._path, self._settings)
+        self._read = what = await asyncio.to_thread(read, self._path, self._settings, None, self._name)
         self._entry = Entry(self._name, "1", what.loaded.platform, what.loaded.signature)
         self._engine.add(self._entry)
         self._engine.label(self._name, policy.labels(self._settings.labels))

@@ -85,7 +85,7 @@ class _Server:
         self._app.supervised = supervised
         self._app.held_back = supervised is not None
         cores = usable_cores() if supervised is None else usable_cores().shared_by(supervised.replicas)
-        self._loader = Loader(self._engine, cores.whole, alone=lambda: self._app.alone)
+        self._loader = Loader(self._engine, cores.whole, alone=lambda: self._app.alone, say=self._say)
         self._models = models_at(model_path, settings, self._engine, self._loader, cores, self._say)
         self._app.repository = self._models.repository
         if supervised is not None:

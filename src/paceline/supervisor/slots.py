@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from paceline.supervisor.backoff import Backoff
+from paceline.core.backoff import Backoff
 from paceline.supervisor.replica import Replica
 
 NEVER: Final = float("inf")

@@ -32,6 +32,7 @@ from paceline.server.content import require_json
 from paceline.server.example_bodies import ExampleBodies
 from paceline.server.http1 import JSON, HttpRequest
 from paceline.server.json_tensors import decode, dumps, element_type, elements, nested, object_type, to_array, to_json
+from paceline.server.protocols import item_codec
 from paceline.server.protocols.plain_items import Items
 from paceline.server.routes import Route
 
@@ -193,6 +194,9 @@ class _Plain:
         """POST /predict."""
         require_json(http)
         call = Inference(self._app, http, self._app.engine.model(model), "plain")
+        if call.model.signature.items:
+            call.start(item_codec.one(http.body), item_codec.single)
+            return
         codec = self._codecs[call.model]
         try:
             inputs = codec.one(http.body)

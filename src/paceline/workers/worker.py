@@ -1,0 +1,319 @@
+"""One process that hosts an instance, as the server sees it.
+
+Its life: started (`Worker`), recognised (`hello`), initialised (`setup`), and then either asked while the caller
+waits (`run`, for measuring), or attached to an event loop and told to `start` calls.
+
+Rules:
+- Every wait has a deadline.
+- A worker that says what is no frame, or nothing for too long, is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from paceline.core.errors import InstanceLost, ModelFailed, ModelLoadError, PacelineError, RuntimeUnavailable
+from paceline.core.tensors import Tensors
+from paceline.workers import frames, launch, tensors
+from paceline.workers.channel import Channel, Closed
+from paceline.workers.frames import About, BadFrame, Frame, Kind, Readiness, Setup, Trouble
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_GRACE_S: Final = 2.0
+
+
+class Codec(Protocol):
+    """How batches travel to workers of one language.
+
+    Attributes:
+        one_call: set to False when the worker has said that it takes several calls at once.
+    """
+
+    one_call: bool
+
+    def encode(self, inputs: Tensors) -> Sequence[bytes | memoryview]:
+        """The body of RUN."""
+
+    def decode(self, body: memoryview) -> Tensors:
+        """The outputs in a RESULT, in memory of their own.
+
+        Raises:
+            BadFrame: it is none.
+        """
+
+    def close(self) -> None:
+        """Let go of what is shared with the worker."""
+
+
+class PythonCodec:
+    """Tensors as they lie in memory; large ones in memory that is shared.
+
+    Attributes:
+        one_call: there is one call at a time. Only then is there a moment when shared memory may be written again.
+    """
+
+    def __init__(self) -> None:
+        self.one_call = True
+        self.arenas = tensors.Arena.new(), tensors.Arena.new()
+
+    def encode(self, inputs: Tensors) -> Sequence[bytes | memoryview]:
+        return tensors.encode(inputs, self.arenas[0] if self.one_call else None)
+
+    def decode(self, body: memoryview) -> Tensors:
+        outputs, failed = tensors.decode(body, self.arenas[1])
+        # What is shared is written again by the next call.
+        own = tuple(array if array.dtype == object else array.copy() for array in outputs)
+        for each in failed:
+            own[0][each.row] = each.error()
+        return own
+
+    def close(self) -> None:
+        for arena in self.arenas:
+            arena.close()
+
+
+class Listener(Protocol):
+    """Who is told what becomes of the calls of an attached worker."""
+
+    def finished(self, worker: Worker, call: int, outcome: Tensors | PacelineError) -> None:
+        """A call has ended."""
+
+    def streamed(self, worker: Worker, call: int, part: bytes) -> None:
+        """A call goes on, and this is a part of its answer."""
+
+    def died(self, worker: Worker, how: str) -> None:
+        """It is gone, with the calls it had."""
+
+
+class Worker:
+    """A process, and the line to it.
+
+    Args:
+        command: of the process, given the descriptors to read from, to write to, and those of its codec.
+        model: name for messages.
+
+    Attributes:
+        about: what it has recognised; set by `hello`.
+        readiness: what it knew once initialised; set by `setup`.
+    """
+
+    about: About
+    readiness: Readiness
+
+    def __init__(
+        self,
+        command: Callable[[int, int], Sequence[str]],
+        codec: Codec,
+        *,
+        model: str,
+        threads: int,
+        descriptors: Sequence[int] = (),
+        env: dict[str, str] | None = None,
+        pipes: bool = False,
+    ) -> None:
+        self.model = model
+        self.codec = codec
+        self.threads = threads
+        self.started = time.monotonic()
+        ours, theirs = _pipes() if pipes else _sockets()
+        try:
+            self._process = launch.start(command(*theirs), [*theirs, *descriptors], threads, env or {})
+        finally:
+            for descriptor in set(theirs):
+                os.close(descriptor)
+        self._channel = Channel(*ours)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: Listener | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    # -- while the caller waits -------------------------------------------------------------------------------
+
+    def hello(self, timeout_s: float) -> About:
+        """Wait until it has imported the code.
+
+        Raises:
+            ModelLoadError, RuntimeUnavailable: it cannot.
+        """
+        frame = self._expect(Kind.HELLO, timeout_s, "importing the code")
+        self.about = frames.decode(frame.body, About)
+        self.codec.one_call = self.about.lanes == 1
+        return self.about
+
+    def setup(self, wanted: Setup, timeout_s: float) -> Readiness:
+        """Let it initialise, and wait until it has.
+
+        Raises:
+            ModelLoadError: it cannot.
+        """
+        try:
+            self._channel.send(Kind.SETUP, 0, [frames.encode(wanted)])
+        except Closed:
+            raise self._gone("before it was initialised") from None
+        frame = self._expect(Kind.READY, timeout_s, "initialising")
+        self.readiness = frames.decode(frame.body, Readiness)
+        return self.readiness
+
+    def run(self, inputs: Tensors, timeout_s: float = 60.0) -> Tensors:
+        """Run a batch and wait for it; only before `attach`.
+
+        Raises:
+            ModelFailed: the code raised.
+            InstanceLost: the process died, or hung and was killed.
+        """
+        try:
+            self._channel.send(Kind.RUN, 0, self.codec.encode(inputs))
+            while True:
+                frame = self._channel.receive(timeout_s)
+                if frame.kind is not Kind.PART:
+                    break
+        except Closed:
+            raise InstanceLost(f"the worker died: {launch.how_it_ended(self._process)}", model=self.model) from None
+        except TimeoutError:
+            self.kill()
+            raise InstanceLost(f"a batch took longer than {timeout_s:g} s", model=self.model) from None
+        outcome = self._outcome(frame)
+        if isinstance(outcome, PacelineError):
+            raise outcome
+        return outcome
+
+    # -- on an event loop -------------------------------------------------------------------------------------
+
+    def attach(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        """From now on tell `listener`, on the loop."""
+        self._loop, self._listener = loop, listener
+        self._channel.attach(loop, self._came, self._died)
+        loop.add_reader(self._pidfd, self._died)
+
+    def start(self, call: int, inputs: Tensors) -> None:
+        """Start a call; the listener is told of its end.
+
+        Raises:
+            PacelineError: the inputs cannot be sent.
+        """
+        self._channel.send(Kind.RUN, call, self.codec.encode(inputs))
+
+    def cancel(self, call: int) -> None:
+        """Nobody waits for a call any more."""
+        self._channel.send(Kind.CANCEL, call)
+
+    def stop(self) -> None:
+        """Let it end; whoever listened is told nothing any more."""
+        self._listener = None
+        self._let_go()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_later(_GRACE_S, self._reap)
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once. An attached worker's listener is told."""
+        launch.kill(self._process)
+
+    # -- what is it like? -------------------------------------------------------------------------------------
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the process; 0 when it is gone."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * _PAGE_BYTES
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def is_stopped(self) -> bool:
+        """True while it has been stopped by a signal (SIGSTOP) or a debugger."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as stat:
+                return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except (OSError, IndexError):
+            return False
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _expect(self, kind: Kind, timeout_s: float, doing: str) -> Frame:
+        try:
+            frame = self._channel.receive(timeout_s)
+        except Closed:
+            raise self._gone(f"while {doing}") from None
+        except TimeoutError:
+            self.kill()
+            raise ModelLoadError(f"{self.model}: {doing} took longer than {timeout_s:g} s", model=self.model) from None
+        if frame.kind is Kind.FATAL:
+            trouble: Trouble = frames.decode(frame.body, Trouble)
+            self.kill()
+            raise _load_error(trouble, self.model)
+        if frame.kind is not kind:
+            self.kill()
+            raise BadFrame(f"{self.model}: the worker said {frame.kind.name} while {doing}")
+        return frame
+
+    def _gone(self, when: str) -> ModelLoadError:
+        how = launch.how_it_ended(self._process)
+        return ModelLoadError(f"{self.model}: the worker died {when}: {how}", model=self.model)
+
+    def _came(self, frame: Frame) -> None:
+        listener = self._listener
+        if listener is None:
+            return
+        if frame.kind is Kind.PART:
+            listener.streamed(self, frame.call, bytes(frame.body))
+        else:
+            listener.finished(self, frame.call, self._outcome(frame))
+
+    def _outcome(self, frame: Frame) -> Tensors | PacelineError:
+        if frame.kind is Kind.RESULT:
+            return self.codec.decode(frame.body)
+        if frame.kind is Kind.FAILED:
+            trouble: Trouble = frames.decode(frame.body, Trouble)
+            return ModelFailed(
+                trouble.message, code=trouble.code, detail=trouble.detail or None, hint=trouble.hint, model=self.model
+            )
+        raise BadFrame(f"{self.model}: the worker said {frame.kind.name} in the middle of a call")
+
+    def _died(self) -> None:
+        listener, self._listener = self._listener, None
+        self._let_go()
+        self.kill()  # what it started, and itself if it only closed its channel
+        if listener is not None:
+            listener.died(self, launch.how_it_ended(self._process))
+
+    def _let_go(self) -> None:
+        if self._channel.closed and self._pidfd < 0:
+            return
+        if self._loop is not None:
+            self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._channel.close()
+        self.codec.close()
+
+    def _reap(self) -> None:
+        self.kill()
+        self._process.wait(_GRACE_S)
+
+
+def _load_error(trouble: Trouble, model: str) -> PacelineError:
+    text = f"{trouble.message}\n{trouble.detail}".rstrip()
+    if trouble.code == RuntimeUnavailable.code:
+        return RuntimeUnavailable(text, hint=trouble.hint, model=model)
+    return ModelLoadError(text, hint=trouble.hint, model=model)
+
+
+def _sockets() -> tuple[tuple[int, int], tuple[int, int]]:
+    one, other = socket.socketpair()
+    mine, theirs = one.detach(), other.detach()
+    return (mine, mine), (theirs, theirs)
+
+
+def _pipes() -> tuple[tuple[int, int], tuple[int, int]]:
+    from_us, to_us = os.pipe(), os.pipe()
+    return (to_us[0], from_us[1]), (from_us[0], to_us[1])
