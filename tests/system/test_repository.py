@@ -310,3 +310,35 @@ def test_nothing_is_loaded_by_request_while_the_folder_is_watched(tmp_path):
             assert b"explicit model load / unload is not allowed if polling is enabled" in refusal.body
         assert b"model_repository" not in ask(server, get("/v2")).body
         assert json.loads(ask(server, post(b"", target="/v2/repository/index")).body)[0]["state"] == "READY"
+
+
+# -- code in place of a model file ---------------------------------------------------------------------------------
+
+
+def put_code(root: Path, version: int) -> None:
+    """Add a version of a service that multiplies with its number."""
+    hidden = root / "code" / f".{version}"
+    hidden.mkdir(parents=True)
+    (hidden / "service.py").write_text(f"def predict(batch):\n    return [item * {version} for item in batch]\n")
+    hidden.rename(root / "code" / str(version))
+
+
+def test_a_new_version_of_a_service_takes_over_with_its_own_workers(tmp_path):
+    put_code(tmp_path, 1)
+    with run_server(tmp_path, [*FAST, "--instances", "1"]) as server:
+        assert ask(server, post(b"7")).body == b"7"
+        before = workers_of(server.process.pid)
+        put_code(tmp_path, 2)
+        wait(lambda: ask(server, post(b"7")).body == b"14")
+        wait(lambda: len(workers_of(server.process.pid)) == 1)
+        assert not before & workers_of(server.process.pid)
+        assert ask(server, post(b"7", target="/models/code/predict")).body == b"14"
+        assert server.terminate() == 0
+
+
+def workers_of(pid: int) -> set[int]:
+    """The worker processes of a server."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found |= {int(child) for child in (task / "children").read_text().split()}
+    return found

@@ -77,7 +77,7 @@ def test_the_file_of_a_version(tmp_path, files, chosen):
     [
         (("a.onnx", "b.onnx"), "several models, and none is called model.onnx: a.onnx, b.onnx"),
         (("saved_model.pb", "variables/variables.index"), "a TensorFlow SavedModel, which no runtime here reads"),
-        (("weights.bin",), "no model: expected model.onnx, or a single *.onnx"),
+        (("weights.bin",), "no model: expected model.onnx, a single *.onnx, or one of pipeline.toml"),
     ],
 )
 def test_a_version_without_a_readable_file_says_why(tmp_path, files, problem):

@@ -44,6 +44,7 @@ def read_version(settings: ServeSettings, name: str, files: ModelFiles, version:
         _file(what, beside.model_file),
         settings.for_model(name, beside.found),
         lambda loaded: _sample(loaded, files.folder),
+        name,
     )
     check_declared("input", beside.inputs, known.loaded.signature.inputs)
     check_declared("output", beside.outputs, known.loaded.signature.outputs)

@@ -1,8 +1,9 @@
-"""What lies in a folder of models? NAME/VERSION/model.onnx, as TensorFlow Serving and Triton have it.
+"""What lies in a folder of models? NAME/VERSION/model.onnx, as TensorFlow Serving and Triton have it; or user code.
 
 Rules:
 - A look reads names, sizes and times, and opens no file. What it found is compared and decided on elsewhere.
-- What is hidden is not there: editors, version control and copying tools leave such files behind.
+- What is hidden is not there: editors, version control and copying tools leave such files behind. So does Python
+  beside the code that it has imported.
 - A version whose file cannot be made out is in the answer, with the reason, for somebody meant it to be served.
 - The fingerprint of a version changes when any of its files does, or the configuration beside the versions. What
   else lies there, such as a log, is none of ours.
@@ -29,6 +30,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION: Final = re.compile(r"[0-9]{1,19}")
 _LARGEST_VERSION: Final = 2**63 - 1  # an INT64 on the wire; nanoseconds since 1970 have 19 digits
 _USUAL_FILE: Final = "model.onnx"
+_SERVICES: Final = ("pipeline.toml", "service.py", "score.py", "model.R")
 _SAVED_MODEL: Final = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 # Nothing that is served has as many files; a link that leads upwards would have no end of them.
 _MOST_FILES: Final = 10_000
@@ -130,6 +132,9 @@ def _version(folder: Path, beside: Fingerprint) -> VersionFiles:
     models = [name for name in names if name.lower().endswith(".onnx")]
     if _USUAL_FILE in models or len(models) == 1:
         return VersionFiles(folder, fingerprint, folder / (_USUAL_FILE if _USUAL_FILE in models else models[0]))
+    service = next((name for name in _SERVICES if name in names), None)
+    if service is not None and not models:
+        return VersionFiles(folder, fingerprint, folder / service)
     return VersionFiles(folder, fingerprint, problem=_without_model(folder, names, models))
 
 
@@ -138,7 +143,7 @@ def _without_model(folder: Path, names: list[str], models: list[str]) -> str:
         return f"{folder}: several models, and none is called {_USUAL_FILE}: {', '.join(models[:5])}"
     if _SAVED_MODEL.intersection(names):
         return f"{folder}: a TensorFlow SavedModel, which no runtime here reads; convert it to ONNX (tf2onnx)"
-    return f"{folder}: no model: expected {_USUAL_FILE}, or a single *.onnx"
+    return f"{folder}: no model: expected {_USUAL_FILE}, a single *.onnx, or one of {', '.join(_SERVICES)}"
 
 
 def _fingerprint(folder: Path, files: Iterable[os.DirEntry[str]]) -> Fingerprint:
@@ -196,7 +201,7 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
 
 def _children(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
+        return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__pycache__"]
 
 
 def _why(error: Exception) -> str:
