@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.config.resolve import resolve
-from paceline.config.setting import BadValue
+from paceline.config.setting import BadValue, without_password
 from paceline.config.settings import SETTINGS, ServeSettings
 from paceline.core.errors import ConfigError
 
@@ -222,3 +222,15 @@ def test_two_ports_are_two():
     with pytest.raises(ConfigError, match=r"grpc_port: must not be the port, 8080 \(flag --grpc-port\)"):
         resolve({"grpc_port": 8080}, {}, None)
     assert resolve({"port": 0, "grpc_port": 0}, {}, None).grpc_port == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:s3c/ret@h:1/0", "redis://me:s3c@ret@h:1/0", "foo://me:s3c:ret@h", "redis://h:1/0?password=s3cret&db=1"],
+)
+def test_fault_108_a_password_is_not_shown(url: str):
+    assert "s3c" not in without_password(url)
+    assert "ret" not in without_password(url)
+    with pytest.raises(BadValue) as refusal:
+        SETTINGS["cache"].check(f"x{url}")
+    assert "s3c" not in str(refusal.value)

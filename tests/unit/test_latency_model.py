@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.scheduling import LatencyModel
+from paceline.scheduling import LatencyModel, Unpredictable
 
 SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -117,3 +117,10 @@ def test_high_is_rarely_exceeded() -> None:
         latency.observe(rows, seconds)
     assert exceeded < 0.06 * 2000
     assert latency.high(8) < 1.5 * latency(8)
+
+
+def test_what_is_unpredictable_teaches_nothing():
+    streams = Unpredictable([(1, 1e-3)])
+    for _ in range(50):
+        streams.observe(1, 60.0)
+    assert (streams(1), streams.high(1)) == (Unpredictable([(1, 1e-3)])(1), Unpredictable([(1, 1e-3)]).high(1))

@@ -1,7 +1,7 @@
 """The scheduler's promises under any order of events, on a virtual clock.
 
-The machine plays the engine: it brings requests, runs the batches it is given and reports their ends. It keeps its own
-account of what waits and runs, and compares.
+The machine plays the engine: it brings requests, runs the batches it is given and reports their ends, and the deaths of
+the processes that run them. It keeps its own account of what waits and runs, and compares.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ ARRIVALS = st.tuples(
     st.sampled_from(["a", "a", "b", "c"]),
     st.sampled_from([None, None, None, None, "raises", "nonfinite"]),
 )
-ENDINGS = {"answered", "rejected", "dropped", "expired", "cancelled", "failed"}
+ENDINGS = {"answered", "rejected", "dropped", "expired", "cancelled", "failed", "lost"}
 
 
 @dataclass(eq=False)
@@ -75,6 +76,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now = 100.0
         self.accounts: dict[InferRequest, Account] = {}
         self.batches: list[Batch] = []
+        self.away: set[int] = set()
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -140,7 +142,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 break
             self.batches.append(batch)
             self.check_batch(batch)
-        all_busy = len(self.batches) == self.policy.instances
+        all_busy = len(self.batches) + len(self.away) == self.policy.instances
         assert all_busy or not self.pieces("apart"), "an idle instance and a batch to run again"
         starts = [self.starts_at(group) for group in self.groups()]
         assert all_busy or all(start > self.now for start in starts), "an idle instance and work"
@@ -162,6 +164,54 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def batch_ends(self, data: st.DataObject) -> None:
         self.end_batch(data.draw(st.sampled_from(self.batches)))
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data(), retry=st.sampled_from([True, True, False]))
+    def worker_dies_of_a_batch(self, data: st.DataObject, retry: bool) -> None:
+        batch = data.draw(st.sampled_from(self.batches))
+        self.batches.remove(batch)
+        self.away.add(batch.instance)
+        pieces = {piece: self.accounts[piece.parent or piece] for piece in batch.requests}
+        for piece, account in pieces.items():
+            account.running.discard(piece)
+        alive = {piece: account for piece, account in pieces.items() if account.ending is None}
+        hopeless = {account.request for piece, account in alive.items() if not retry or piece.losses}
+        lost = self.scheduler.lost(batch, self.now, retry=retry)
+        assert set(lost) == hopeless
+        for request in lost:
+            self.accounts[request].end("lost")
+        for piece, account in alive.items():
+            if account.ending is None:
+                self.runs_apart(piece, account)
+
+    def runs_apart(self, piece: InferRequest, account: Account) -> None:
+        """The rows of a piece take its place, and run once more."""
+        before = len(account.pieces)
+        known = set(account.pieces)
+        account.pieces = list(account.request.parts or [account.request])
+        rows = [piece] if piece.rows == 1 else [each for each in account.pieces if each not in known]
+        assert len(account.pieces) == before + piece.rows - 1
+        assert [each.rows for each in rows] == [1] * piece.rows
+        assert all(each.losses == 1 for each in rows)
+        account.apart.update(rows)
+
+    @precondition(lambda self: len(self.batches) + len(self.away) < self.policy.instances)
+    @rule(data=st.data())
+    def idle_worker_dies(self, data: st.DataObject) -> None:
+        busy = {batch.instance for batch in self.batches}
+        idle = sorted(set(range(self.policy.instances)) - busy - self.away)
+        instance = data.draw(st.sampled_from(idle))
+        self.away.add(instance)
+        self.scheduler.left(instance, self.now)
+
+    @precondition(lambda self: self.away)
+    @rule(data=st.data())
+    def worker_is_back(self, data: st.DataObject) -> None:
+        self.bring_back(data.draw(st.sampled_from(sorted(self.away))))
+
+    def bring_back(self, instance: int) -> None:
+        self.away.remove(instance)
+        self.scheduler.returned(instance, self.now)
 
     # -- the engine's part ------------------------------------------------------------------------------------
 
@@ -214,6 +264,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for piece in batch.requests:
             assert piece.deadline > self.now, "started at or after its deadline"
             assert self.accounts[piece.parent or piece].ending is None, "started after its end"
+            assert not piece.losses or batch.rows == 1, "a suspect runs in company"
+        assert batch.instance not in self.away, "started on an instance that is away"
         if any(batch.requests[0] in account.apart for account in self.accounts.values()):
             self.leave("apart", batch)
         else:
@@ -275,6 +327,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
             return
+        for instance in sorted(self.away):
+            self.bring_back(instance)
         self.dispatch()
         while self.batches or self.pieces("waiting"):
             if self.batches:
@@ -373,3 +427,29 @@ def test_an_idle_scheduler_tests_its_prediction_with_a_request_of_any_size(rows:
     batch, dropped = scheduler.next_batch(100.0)
     assert batch is not None
     assert not dropped
+
+
+def test_the_rows_of_a_large_request_are_run_apart_and_joined_in_order() -> None:
+    scheduler = Scheduler(Policy(4), LatencyModel())
+    whole = InferRequest((np.arange(6),), 6, 100.0, _never)
+    scheduler.arrived(whole, 0.0)
+    batch, _ = scheduler.next_batch(0.0)
+    assert batch is not None
+    assert scheduler.lost(batch, 0.0) == []
+    scheduler.returned(batch.instance, 0.0)
+    seen = []
+    while (batch := scheduler.next_batch(0.0)[0]) is not None:
+        seen += [int(request.inputs[0][0]) for request in batch.requests]
+        scheduler.finished(batch, 0.0)
+    assert seen == [0, 1, 2, 3, 4]
+    assert [part.inputs[0].tolist() for part in whole.parts or ()] == [[0], [1], [2], [3], [4, 5]]
+    assert whole.unjoined == 5
+
+
+def test_an_instance_that_is_away_is_not_counted_on() -> None:
+    scheduler = Scheduler(Policy(1, instances=2), LatencyModel([(1, 1.0)]))
+    for _ in range(6):
+        scheduler.arrived(InferRequest((), 1, 100.0, _never), 0.0)
+    before = scheduler.predicted_drain_s(0.0)
+    scheduler.left(0, 0.0)
+    assert scheduler.predicted_drain_s(0.0) == 2 * before

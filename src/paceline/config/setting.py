@@ -19,6 +19,7 @@ AUTO = "auto"
 _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no"})
 _LONGEST_SHOWN = 60
+_PASSWORD = re.compile(r"(?<=://)\S*(?=@)|(?<=password=)[^&\s'\"]+")
 
 
 class BadValue(ValueError):
@@ -99,7 +100,13 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python prints
         return "a number too long to print"
+    text = without_password(text)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+
+
+def without_password(text: str) -> str:
+    """The text with stars for the password of a URL: what is shown gets into logs and reports."""
+    return _PASSWORD.sub("***", text)
 
 
 def _parse_bool(text: str) -> object:

@@ -12,10 +12,12 @@ PacelineError
 |- DeadlineExceeded     too late: the answer is worth nothing any more
 |- Cancelled            the client left
 |- ModelFailed          the model's author
+|  `- Quarantined           these inputs have killed workers before: nobody runs them again for a while
 |- InstanceLost         the client retries: the instance died
 |- ConfigError          the operator, at start
 |- RuntimeUnavailable   the operator installs an extra
 |- ModelLoadError       the operator: the model file is missing, corrupt or unsupported
+|  `- UnsafeModel            reading it could run any code, and the operator has not allowed that
 |- AddressUnavailable   the operator: the port is taken or not permitted
 `- InternalError        us
 
@@ -113,7 +115,7 @@ class Overloaded(PacelineError):
     """Refused at once, because it could not be answered inside its deadline or a bound is reached.
 
     Args:
-        reason: `queue_full`, `queue_bytes` or `deadline_unreachable`.
+        reason: `queue_full`, `queue_bytes`, `deadline_unreachable` or `no_worker`.
         retry_after_s: predicted seconds until the queue has drained.
     """
 
@@ -149,7 +151,7 @@ class ModelFailed(PacelineError):
     """The model raised, or its answer is unusable.
 
     Args:
-        code: `model_failed`, `bad_model_output` or `nonfinite_output`.
+        code: `model_failed`, `bad_model_output`, `nonfinite_output` or `stream_too_long`.
         detail: the model's own words, shown to clients in debug mode only.
     """
 
@@ -167,6 +169,15 @@ class ModelFailed(PacelineError):
         super().__init__(message, hint=hint, model=model)
         self.code = code
         self.detail = detail
+
+
+class Quarantined(ModelFailed):
+    """The inputs have killed the process that ran them, more than once."""
+
+    code = "quarantined"
+
+    def __init__(self, message: str, *, hint: str | None = None, model: str | None = None) -> None:
+        super().__init__(message, code=self.code, hint=hint, model=model)
 
 
 class InstanceLost(PacelineError):
@@ -192,6 +203,12 @@ class ModelLoadError(PacelineError):
     """The model is missing, corrupt or unsupported."""
 
     code = "model_load_error"
+
+
+class UnsafeModel(ModelLoadError):
+    """Reading the model can run whatever code its file holds."""
+
+    code = "unsafe_model"
 
 
 class AddressUnavailable(PacelineError):

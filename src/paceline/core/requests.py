@@ -38,10 +38,15 @@ class InferRequest:
         group: only requests with equal groups share a batch.
         deadline: absolute monotonic seconds.
         on_done: called exactly once, with this request, when `outputs` or `error` is set.
+        on_part: called with each part of a streamed answer, before that; None: the parts are not wanted.
+        part_timeout_s: from each part to the next; `deadline` holds for the first.
+        began: a part has been given away: it cannot run once more.
         sequence: order of arrival at the scheduler.
         offset: its first row in the batch.
         losses: how many workers have died while they ran it.
         nonfinite_ok: NaN and infinity in the outputs are answers, whatever the model's policy.
+        errors_by_row: an output may hold a row's own error; otherwise that fails the request.
+        cached: all outputs were kept from before; None: nothing is kept. `age_s`: the time since, of the oldest.
         parent, parts, unjoined: a large request runs as parts; how many have no outputs yet.
         queue_s, service_s, batch_rows: what happened to it, for the response headers and the metrics.
     """
@@ -60,7 +65,13 @@ class InferRequest:
     parts: list[InferRequest] | None = None
     unjoined = 0
     nonfinite_ok = False
+    errors_by_row = False
     losses = 0
+    cached: bool | None = None
+    age_s = 0.0
+    on_part: Callable[[bytes], None] | None = None
+    part_timeout_s = 0.0
+    began = False
 
     def __init__(
         self,
@@ -96,3 +107,21 @@ class InferRequest:
         self.parts = parts
         self.unjoined = len(parts)
         return parts
+
+    def rows_apart(self) -> list[InferRequest]:
+        """Cut what has left the queue into its rows. Those of a part take its place among the parts of the whole."""
+        if self.rows == 1:
+            return [self]
+        whole, before = self.parent, self.parts
+        rows = self.split(1)
+        for row in rows:
+            row.state, row.losses = self.state, self.losses
+            row.arrived, row.sequence = self.arrived, self.sequence
+        if whole is not None and whole.parts is not None:
+            self.parts = before
+            place = whole.parts.index(self)
+            whole.parts[place : place + 1] = rows
+            whole.unjoined += len(rows) - 1
+            for row in rows:
+                row.parent = whole
+        return rows

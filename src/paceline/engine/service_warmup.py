@@ -2,7 +2,7 @@
 
 Rules:
 - One worker for each core, each with one thread, unless the operator says otherwise: user code in Python or R computes
-  on one core. `threads x instances <= cores`.
+  on one core. `threads x instances <= cores`; whoever breaks the rule is told.
 - With examples, service times are measured at 1, 2, 4, ... rows, as for any model; without, they are learned from the
   requests.
 """
@@ -10,39 +10,50 @@ Rules:
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from paceline.core.errors import ModelLoadError, PacelineError
+from paceline.core.errors import ModelFailed, ModelLoadError, PacelineError
 from paceline.core.tensors import Signature, Tensors
 from paceline.engine import examples
+from paceline.engine.pool import Limits
 from paceline.engine.timing import typical_run_s
 from paceline.engine.warmup import Prepared, Wishes
+from paceline.workers.launch import contradictions as contradictions_of
 from paceline.workers.service import ServiceModel
 from paceline.workers.worker import Worker
 
 _MOST_ROWS = 64
 _UNKNOWN_S = 1e-3
 _NEAR_BEST = 0.97
+_FIRST_RUN_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedService(Prepared):
-    """A service ready to serve."""
+    """A service ready to serve.
+
+    Attributes:
+        warnings: what the operator had better know, a line each.
+    """
 
     service: ServiceModel
     workers: list[Worker]
+    warnings: list[str]
 
 
-def prepare_service(service: ServiceModel, cores: int, wishes: Wishes, given: Tensors | None) -> PreparedService:
+def prepare_service(
+    service: ServiceModel, cores: int, wishes: Wishes, given: Tensors | None, limits: Limits
+) -> PreparedService:
     """Start the workers of a service and choose its settings. Blocks; call it on a thread.
 
     Args:
         cores: whole cores that this process may use.
         given: example inputs of the operator.
+        limits: that its workers have to keep, from the start.
 
     Raises:
         ModelLoadError, RuntimeUnavailable: the code cannot be initialised.
@@ -50,13 +61,18 @@ def prepare_service(service: ServiceModel, cores: int, wishes: Wishes, given: Te
     """
     reasons: dict[str, str] = {}
     count, threads = _split(cores, wishes, reasons)
-    workers = _started(service, count, threads)
+    workers: list[Worker] = []
     try:
-        return _measured(service, workers, threads, wishes, given, reasons)
+        workers = _started(service, count, threads)
+        prepared = _measured(service, workers, threads, wishes, given, reasons, limits.run_s)
+        _check_memory(service, workers, limits)
     except BaseException:
+        service.close()
         for worker in workers:
             worker.stop()
         raise
+    prepared.warnings.extend(_warnings(service, count, threads, cores))
+    return prepared
 
 
 def _measured(
@@ -66,19 +82,28 @@ def _measured(
     wishes: Wishes,
     given: Tensors | None,
     reasons: dict[str, str],
+    run_timeout_s: float,
 ) -> PreparedService:
     signature = service.signature_of(workers[0])
     sample = given if given is not None else _own_examples(signature, workers[0])
     most = wishes.max_batch_rows or service.about.max_batch_rows or _MOST_ROWS
     profile = [(1, _UNKNOWN_S)]
     example: Tensors = ()
-    if service.about.streams or not sample:
+    warnings: list[str] = []
+    if not sample:
         reasons["max_batch_size"] = "not measured: there is no example (`example()`, or --examples FILE)"
         empty: Tensors = (np.empty(0, object),)
+    elif service.about.streams:
+        example = tuple(array[:1] for array in sample)
+        for worker in workers:
+            _run(worker, example, max(_FIRST_RUN_S, run_timeout_s), warnings)
+        empty = (np.empty(0, object),)
     else:
+        # The first run may be by far the longest.
+        patience_s = max(_FIRST_RUN_S, run_timeout_s)
         for worker in workers[1:]:
-            worker.run(sample)
-        outputs = workers[0].run(sample)
+            _run(worker, sample, patience_s, warnings)
+        outputs = _run(workers[0], sample, patience_s, warnings)
         signature = _filled_in(signature, outputs)
         empty = tuple(output[:0] for output in outputs)
         example = tuple(array[:1] for array in sample)
@@ -107,7 +132,25 @@ def _measured(
         lanes=service.about.lanes,
         service=service,
         workers=workers,
+        warnings=warnings[:1],
     )
+
+
+def _run(worker: Worker, sample: Tensors, timeout_s: float, warnings: list[str]) -> Tensors:
+    """The outputs of the examples; adds a warning where one of them fails alone: what it needs may come later.
+
+    Raises:
+        ModelFailed: the code does not accept them.
+    """
+    try:
+        outputs = worker.run(sample, timeout_s)
+    except ModelFailed as error:
+        error.message = f"it fails on its example: {error.message}"
+        raise
+    for row, each in enumerate(outputs[0].tolist() if outputs[0].dtype == object else ()):
+        if isinstance(each, PacelineError):
+            warnings.append(f"example {row} fails, and what was measured is of no use: {each.message}")
+    return outputs
 
 
 def _split(cores: int, wishes: Wishes, reasons: dict[str, str]) -> tuple[int, int]:
@@ -120,28 +163,56 @@ def _split(cores: int, wishes: Wishes, reasons: dict[str, str]) -> tuple[int, in
     return count, threads
 
 
+def _warnings(service: ServiceModel, count: int, threads: int, cores: int) -> list[str]:
+    warnings = []
+    if count * threads > cores:
+        warnings.append(
+            f"{count} instances x {threads} threads are more than the {cores} cores: they will wait for one another"
+        )
+    contradictions = contradictions_of(threads, service.options.env)
+    if contradictions:
+        warnings.append(
+            f"{', '.join(contradictions)} in the environment, not threads={threads}, is what libraries read"
+        )
+    return warnings
+
+
+def _check_memory(service: ServiceModel, workers: list[Worker], limits: Limits) -> None:
+    """A worker that is too large from the start would be replaced for ever."""
+    used = max(worker.memory_bytes() for worker in workers)
+    if limits.memory_bytes is not None and used > limits.memory_bytes:
+        raise ModelLoadError(
+            f"{service.model}: a worker that has just been initialised takes {used >> 20} MiB, more than "
+            f"worker_memory_mb={limits.memory_bytes >> 20}",
+            hint="the limit is for what it takes on top of that by and by: set a higher one",
+            model=service.model,
+        )
+
+
 def _started(service: ServiceModel, count: int, threads: int) -> list[Worker]:
-    """Several at once: each may take seconds to initialise."""
+    """Several at once: each may take seconds to initialise. When one cannot, the others need not go on."""
     with ThreadPoolExecutor(count) as starters:
         starting = [starters.submit(service.worker, threads) for _ in range(count)]
-    problems = [each.exception() for each in starting]
-    workers = [each.result() for each, problem in zip(starting, problems, strict=True) if problem is None]
-    problem = next((each for each in problems if each is not None), None)
-    if problem is not None:
-        for worker in workers:
-            worker.stop()
-        raise problem if isinstance(problem, PacelineError) else ModelLoadError(f"{service.model}: {problem}")
-    return workers
+        wait(starting, return_when=FIRST_EXCEPTION)
+        failed = next((each for each in starting if each.done() and each.exception() is not None), None)
+        if failed is None:
+            return [each.result() for each in starting]
+        service.close()
+    for each in starting:
+        if each.exception() is None:
+            each.result().stop()
+    problem = failed.exception()
+    raise problem if isinstance(problem, PacelineError) else ModelLoadError(f"{service.model}: {problem}")
 
 
 def _own_examples(signature: Signature, worker: Worker) -> Tensors:
-    """What the code's `example()` gave; synthetic rows for tensors without open sizes."""
+    """What the code's `example()` gave; synthetic rows for tensors that it says nothing of."""
+    items = [bytes(item) for item in worker.readiness.examples]
     if signature.items:
-        items = worker.readiness.examples
         column = np.empty(len(items), object)
-        column[:] = [bytes(item) for item in items]
+        column[:] = items
         return (column,) if items else ()
-    return next(examples.synthetic(signature, 3))
+    return examples.from_items(items, signature) if items else next(examples.synthetic(signature, 3))
 
 
 def _filled_in(signature: Signature, outputs: Tensors) -> Signature:

@@ -111,3 +111,10 @@ class LatencyModel:
         self._w = self._wn = self._wnn = self._wy = self._wny = 0.0
         # Until sizes vary again, both parts are taken to have changed alike.
         self.marginal_s *= ratio
+
+
+class Unpredictable(LatencyModel):
+    """Of what takes as long as it takes, such as streams: how long one took says nothing of the next."""
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Nothing is learned."""

@@ -16,8 +16,9 @@ Rules:
   next request runs whatever its prediction, if one batch is enough for it. A wrong estimate would otherwise keep
   itself alive.
 - When a batch fails, its halves are run apart until the guilty request stands alone.
-- When the process that ran a batch dies, its requests run once more, each alone: one that is lost twice has killed
-  its process, or had bad luck twice, and ends. An instance whose process is away gets no batch until it is back.
+- When the process that ran a batch dies, its rows run once more, each alone: one that is lost twice has killed its
+  process, or had bad luck twice, and ends, with its request. So nobody else's rows are lost with it again. An instance
+  whose process is away gets no batch until it is back, and is not counted on meanwhile.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ class Scheduler:
                 continue
             request.losses += 1
             if retry and request.losses < _LOSSES:
-                self._apart.append([request])
+                self._apart.extend([row] for row in request.rows_apart())
             else:
                 over.append(request)
         return self._ended("lost for good", self._end_all(over), now)
@@ -290,7 +291,7 @@ class Scheduler:
         """Seconds until all that is queued and running now has run."""
         batches = -(-self._queue.rows // self.policy.max_batch_rows)
         work_s = self._residual(now) + batches * self.latency(self.policy.max_batch_rows)
-        return work_s / self.policy.instances
+        return work_s / self._present
 
     def validate_state(self) -> None:
         """Check that what is remembered agrees with itself; tests do so after every event.
@@ -364,10 +365,14 @@ class Scheduler:
         full, rest = divmod(self._queue.rows, most)
         wait_s = 0.0
         if full or not self._idle:
-            wait_s = (self._residual(now) + full * self.latency.high(most)) / self.policy.instances
+            wait_s = (self._residual(now) + full * self.latency.high(most)) / self._present
         own = rest + rows
         extra = -(-own // most) - 1  # further batches that a large request needs for itself
         return now + wait_s + extra * self.latency.high(most) + self.latency.high(min(own, most))
+
+    @property
+    def _present(self) -> int:
+        return max(1, self.policy.instances - len(self._away))
 
     def _learned(self) -> None:
         most = self.policy.max_batch_rows

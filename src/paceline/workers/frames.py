@@ -7,6 +7,8 @@ server -> worker
     SETUP    JSON: `Setup`                        once, after HELLO
     RUN      a batch                              `call` tells the batches apart
     CANCEL   nothing                              nobody waits for this call any more
+    PAUSE    nothing                              whom this call's parts go to does not read: make no more of them
+    RESUME   nothing                              go on
 worker -> server
     HELLO    JSON: `About`                        the code is imported, and was recognised
     READY    JSON: `Readiness`                    it is initialised: batches may come
@@ -29,12 +31,16 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from paceline.core.errors import PacelineError
 
 HEAD: Final = struct.Struct("<iiii")
 MAGIC: Final = 0x4C454350
 MOST_BYTES: Final = 2**31 - 1
+STREAM_TOO_LONG: Final = "stream_too_long"
+"""Code of an answer in parts that are too long for one list: they have all been sent, and were not kept."""
+_ROOM: Final = 64 << 10
 
 
 class Kind(enum.IntEnum):
@@ -43,6 +49,8 @@ class Kind(enum.IntEnum):
     SETUP = 1
     RUN = 2
     CANCEL = 3
+    PAUSE = 4
+    RESUME = 5
     HELLO = 16
     READY = 17
     FATAL = 18
@@ -58,11 +66,13 @@ class Setup(msgspec.Struct):
         threads: cores that it may compute with.
         fetch_concurrency: most calls of `fetch` at once.
         max_batch_rows: most rows that may be predicted together; None: any number.
+        nonfinite: NaN or infinity in a prediction: `error` fails its item, `null` and `string` are written instead.
     """
 
     threads: int
     fetch_concurrency: int = 64
     max_batch_rows: int | None = None
+    nonfinite: str = "error"
 
 
 class Tensor(msgspec.Struct):
@@ -87,6 +97,8 @@ class About(msgspec.Struct):
         max_batch_rows: most rows of a batch, where the code says so.
         routes: further addresses that the code's kind of contract is served on: `score`, `execute`.
         raw: the item is a whole HTTP request.
+        tables: how many tables a call takes at most, where it takes tables (`execute`).
+        parameters: a call takes named parameters as well.
     """
 
     platform: str = "python"
@@ -99,6 +111,8 @@ class About(msgspec.Struct):
     max_batch_rows: int | None = None
     routes: list[str] = []
     raw: bool = False
+    tables: int = 0
+    parameters: bool = False
 
 
 class Readiness(msgspec.Struct):
@@ -164,29 +178,84 @@ def parse_head(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple[K
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames."""
+    """Cuts a stream of bytes into frames.
+
+    Whoever reads the stream puts what comes into `room()`, and is given the frames by `received`. A long body has
+    memory of its own, and is read into it: it is copied no further.
+    """
 
     def __init__(self) -> None:
-        self._received = bytearray()
+        self._buffer = memoryview(bytearray(_ROOM))
+        self._held = 0
+        self._long: tuple[Kind, int] | None = None
+        self._body = self._buffer[:0]
+        self._filled = 0
 
-    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
-        """The frames that are complete now. A body is valid until the next call.
+    def room(self) -> memoryview:
+        """Where the next bytes of the stream go; never empty."""
+        return self._buffer[self._held :] if self._long is None else self._body[self._filled :]
+
+    def received(self, count: int) -> list[Frame]:
+        """The frames that are complete, now that `count` bytes have been put into `room()`.
 
         Raises:
             BadFrame: the stream is none of ours.
         """
-        received = self._received
-        received += data
-        offset = 0
-        while len(received) - offset >= HEAD.size:
-            kind, call, length = parse_head(received, offset)
-            end = offset + HEAD.size + length
-            if len(received) < end:
+        if self._long is None:
+            self._held += count
+            return self._cut()
+        self._filled += count
+        return [self._finished()] if self._filled == len(self._body) else []
+
+    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
+        """The frames that `data` completes, for those who have it in memory of their own.
+
+        Raises:
+            BadFrame: the stream is none of ours.
+        """
+        at = 0
+        while at < len(data):
+            room = self.room()
+            count = min(len(room), len(data) - at)
+            room[:count] = data[at : at + count]
+            at += count
+            yield from self.received(count)
+
+    def _cut(self) -> list[Frame]:
+        buffer, held, at = self._buffer, self._held, 0
+        frames: list[Frame] = []
+        while held - at >= HEAD.size:
+            kind, call, length = parse_head(buffer, at)
+            body = at + HEAD.size
+            at = body + length
+            if at > held:
+                if at - body > _ROOM - HEAD.size:
+                    self._begin_long(kind, call, length, buffer[body:held])
+                    self._held = 0
+                    return frames
+                at = body - HEAD.size
                 break
-            yield Frame(kind, call, memoryview(bytes(memoryview(received)[offset + HEAD.size : end])))
-            offset = end
-        if offset:
-            del received[:offset]
+            frames.append(Frame(kind, call, memoryview(bytes(buffer[body:at]))))
+        if at:
+            buffer[: held - at] = buffer[at:held]
+        self._held = held - at
+        return frames
+
+    def _begin_long(self, kind: Kind, call: int, length: int, begun: memoryview) -> None:
+        try:
+            # Memory that nobody has touched takes none: a length alone costs nothing.
+            self._body = np.empty(length, np.uint8).data
+        except MemoryError:
+            raise BadFrame(f"a frame of {length} bytes, and no memory for it") from None
+        self._long = kind, call
+        self._filled = len(begun)
+        self._body[: self._filled] = begun
+
+    def _finished(self) -> Frame:
+        assert self._long is not None
+        frame = Frame(*self._long, self._body)
+        self._long, self._body = None, self._buffer[:0]
+        return frame
 
 
 def encode(document: msgspec.Struct) -> bytes:

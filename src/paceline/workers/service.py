@@ -3,16 +3,21 @@
 Rules:
 - The server looks at the name of the file and no further: what the code is, a worker finds out.
 - The first worker has imported the code when the service counts as read; it initialises during the warm-up.
+- `setup_timeout_s` is for both together.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from paceline.config.pipeline_file import read_pipeline
 from paceline.core.errors import ModelLoadError
 from paceline.core.tensors import DATATYPES, DataType, Signature, TensorSpec
 from paceline.workers.frames import About, Setup, Tensor
@@ -21,6 +26,7 @@ from paceline.workers.worker import Worker
 _NAMED: Final = re.compile(r"(?P<path>.+\.(?:py|R|r)):(?P<name>[A-Za-z_][A-Za-z0-9_.]*)")
 _PYTHON: Final = (".py", ".toml", ".pkl", ".pickle", ".joblib", ".skops")
 _R: Final = (".r",)
+_REQUIREMENTS: Final = "requirements.txt"
 
 ITEMS: Final = Signature(
     (TensorSpec("item", DataType.BYTES, (-1,)),),
@@ -33,13 +39,19 @@ ITEMS: Final = Signature(
 
 @dataclass(frozen=True)
 class Options:
-    """What the operator says of a service's workers."""
+    """What the operator says of a service's workers.
+
+    Attributes:
+        python: interpreter of Python code; `ServiceModel` finds the one with its requirements.
+    """
 
     setup_timeout_s: float = 600.0
     fetch_concurrency: int = 64
     max_batch_rows: int | None = None
     allow_pickle: bool = False
+    nonfinite: str = "error"
     env: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
 
 
 class Source(NamedTuple):
@@ -71,14 +83,20 @@ class ServiceModel:
     Raises:
         ModelLoadError: it cannot be imported.
         RuntimeUnavailable: what it needs is not installed.
+        ConfigError: it is a pipeline, and its file is wrong.
     """
 
     def __init__(self, source: Source, model: str, options: Options) -> None:
         if not source.path.is_file():
             raise ModelLoadError(f"{source.path}: no such file")
+        if source.path.suffix.lower() == ".toml":
+            read_pipeline(source.path)  # what is wrong with it is the operator's to see, before any worker
         self.source = source
         self.model = model
-        self.options = options
+        self.options = _with_requirements(source.path, options)
+        self._lock = threading.Lock()
+        self._starting: set[Worker] = set()
+        self._closed = False
         self._first: Worker | None = self._start(1)
         self.about: About = self._first.about
         self.platform = self.about.platform
@@ -90,18 +108,11 @@ class ServiceModel:
         Raises:
             ModelLoadError, RuntimeUnavailable: it cannot.
         """
-        worker, self._first = self._first, None
-        if worker is None or worker.threads != threads:
-            if worker is not None:
-                worker.stop()
-            worker = self._start(threads)
+        worker = self._take_first(threads) or self._start(threads)
         options = self.options
-        setup = Setup(threads, options.fetch_concurrency, options.max_batch_rows)
-        try:
-            worker.setup(setup, options.setup_timeout_s)
-        except BaseException:
-            worker.stop()
-            raise
+        setup = Setup(threads, options.fetch_concurrency, options.max_batch_rows, options.nonfinite)
+        with self._watched(worker):
+            worker.setup(setup, max(0.0, options.setup_timeout_s - worker.hello_s))
         return worker
 
     def signature_of(self, worker: Worker) -> Signature:
@@ -110,18 +121,54 @@ class ServiceModel:
         return _signature(readiness.inputs or self.about.inputs, readiness.outputs or self.about.outputs)
 
     def close(self) -> None:
-        """End the worker that nobody has taken."""
-        if self._first is not None:
-            self._first.stop()
+        """No further worker is wanted: end the one that nobody has taken, and those that are being started."""
+        with self._lock:
+            self._closed = True
+            first, self._first = self._first, None
+            for worker in self._starting:
+                worker.kill()  # whoever waits for it stops it
+        if first is not None:
+            first.stop()
+
+    def _take_first(self, threads: int) -> Worker | None:
+        """The worker that has imported the code, unless its libraries were told of another number of threads."""
+        with self._lock:
+            first, self._first = self._first, None
+        if first is None or first.threads == threads:
+            return first
+        first.stop()
+        return None
 
     def _start(self, threads: int) -> Worker:
         worker = _starter(self.source.path)(self.source, self.model, threads, self.options)
-        try:
+        with self._watched(worker):
             worker.hello(self.options.setup_timeout_s)
+        return worker
+
+    @contextmanager
+    def _watched(self, worker: Worker) -> Iterator[None]:
+        """While the block runs, `close` ends the worker. So does whatever the block raises."""
+        with self._lock:
+            self._starting.add(worker)
+            if self._closed:
+                worker.kill()
+        try:
+            yield
         except BaseException:
             worker.stop()
             raise
-        return worker
+        finally:
+            with self._lock:
+                self._starting.discard(worker)
+
+
+def _with_requirements(path: Path, options: Options) -> Options:
+    if path.suffix.lower() in _R or not path.with_name(_REQUIREMENTS).exists():
+        return options
+    from paceline.workers.environment import python_for
+
+    python = python_for(path.with_name(_REQUIREMENTS), options.setup_timeout_s)
+    return options if python is None else replace(options, python=python)
 
 
 def _starter(path: Path) -> Callable[[Source, str, int, Options], Worker]:

@@ -6,15 +6,16 @@ up to a multiple of 64 bytes, and the tensors one after the other, each padded l
 Rules:
 - Numbers travel as they lie in memory. BYTES tensors are their lengths (32 bits each), then the bytes.
 - From `LARGE_BYTES` on a tensor does not travel at all: it lies in memory that both sides have mapped, one
-  `Arena` for each direction.
-- What a worker gets lies in that memory or in the frame: it is read-only, and valid until the call ends.
+  `Arena` for each direction. An arena holds one message at a time, so there is none where a worker has several calls.
+- What a worker gets lies in that memory or in the frame: it is read-only, and valid until the call ends. What the
+  server gets is read-only, too, and stays as long as somebody holds it.
 - A row that failed on its own has its error in the header.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
+import math
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,12 +24,12 @@ import numpy as np
 
 from paceline.core.errors import InvalidRequest, ModelFailed, PacelineError
 from paceline.core.tensors import DATATYPES, Array, DataType, Tensors
+from paceline.workers.arena import Arena
 from paceline.workers.frames import BadFrame
 
 LARGE_BYTES: Final = 256 << 10
 _ALIGN: Final = 64
 _INLINE: Final = -1
-_GROWTH: Final = 1 << 20
 
 Buffer = bytes | memoryview
 
@@ -69,51 +70,6 @@ _LABELS: Final = {
 }
 
 
-class Arena:
-    """Memory that two processes have mapped; one writes, the other reads.
-
-    It grows on demand and never shrinks. The reader maps more as soon as it is told of an offset behind its end.
-
-    Args:
-        descriptor: of anonymous memory (`memfd_create`); inherited by the worker.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self._map: mmap.mmap | None = None
-
-    @classmethod
-    def new(cls) -> Arena:
-        """An arena of its own memory."""
-        return cls(os.memfd_create("paceline", os.MFD_CLOEXEC))
-
-    def writable(self, size_bytes: int) -> memoryview:
-        """The first `size_bytes` bytes, to write into."""
-        if self._map is None or len(self._map) < size_bytes:
-            size = -(-size_bytes // _GROWTH) * _GROWTH
-            os.ftruncate(self.descriptor, size)
-            self._map = mmap.mmap(self.descriptor, size)
-        return memoryview(self._map)[:size_bytes]
-
-    def read(self, at: int, size_bytes: int) -> memoryview:
-        """Some bytes that the other side has written.
-
-        Raises:
-            BadFrame: there are none.
-        """
-        end = at + size_bytes
-        if at < 0 or size_bytes < 0 or end > os.fstat(self.descriptor).st_size:
-            raise BadFrame(f"a tensor at {at} with {size_bytes} bytes lies outside the shared memory")
-        if self._map is None or len(self._map) < end:
-            self._map = mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size, access=mmap.ACCESS_READ)
-        return memoryview(self._map)[at:end]
-
-    def close(self) -> None:
-        """Let go of the memory; views that are left keep it."""
-        self._map = None
-        os.close(self.descriptor)
-
-
 def encode(tensors: Sequence[Array], arena: Arena | None = None, failed: Sequence[RowError] = ()) -> list[Buffer]:
     """The body of a frame, in pieces.
 
@@ -137,8 +93,12 @@ def encode(tensors: Sequence[Array], arena: Arena | None = None, failed: Sequenc
     return body
 
 
-def decode(body: memoryview, arena: Arena | None = None) -> tuple[Tensors, list[RowError]]:
+def decode(body: memoryview, arena: Arena | None = None, *, lend: bool = False) -> tuple[Tensors, list[RowError]]:
     """The tensors of a body, as views wherever possible, and the rows that failed.
+
+    Args:
+        arena: where large tensors are.
+        lend: what lies there stays, as long as somebody holds it; otherwise until the next message.
 
     Raises:
         BadFrame: it is none.
@@ -150,13 +110,15 @@ def decode(body: memoryview, arena: Arena | None = None) -> tuple[Tensors, list[
         tensors = []
         for each in header.tensors:
             if each.at == _INLINE:
-                data = body[at : at + each.size_bytes]
+                array, base = _array(each, body[at : at + each.size_bytes])
                 at += _padded(each.size_bytes)
             elif arena is None:
                 raise BadFrame("a tensor in shared memory, and there is none")
             else:
-                data = arena.read(each.at, each.size_bytes)
-            tensors.append(_array(each, data))
+                array, base = _array(each, arena.read(each.at, each.size_bytes))
+                if lend and base is not None:
+                    arena.lend(each.at, base)
+            tensors.append(array)
         return tuple(tensors), header.failed
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
         raise BadFrame(f"a batch that cannot be read: {error}") from None
@@ -164,16 +126,19 @@ def decode(body: memoryview, arena: Arena | None = None) -> tuple[Tensors, list[
 
 def _place(placed: list[_Placed], pieces: list[Buffer], arena: Arena) -> list[Buffer]:
     """Put the large pieces into the arena; those that are left."""
-    size = 0
-    for each in placed:
-        if each.size_bytes >= LARGE_BYTES:
-            each.at = size
-            size += _padded(each.size_bytes)
-    if size:
-        memory = np.frombuffer(arena.writable(size), np.uint8)
-        for each, piece in zip(placed, pieces, strict=True):
-            if each.at != _INLINE:
-                memory[each.at : each.at + each.size_bytes] = np.frombuffer(piece, np.uint8)
+    large = [index for index, each in enumerate(placed) if each.size_bytes >= LARGE_BYTES]
+    if not large:
+        return pieces
+    at = arena.place(sum(_padded(placed[index].size_bytes) for index in large))
+    if at is None:
+        return pieces
+    for index in large:
+        placed[index].at = at
+        at += _padded(placed[index].size_bytes)
+    memory = np.frombuffer(arena.writable(at), np.uint8)
+    for index in large:
+        each = placed[index]
+        memory[each.at : each.at + each.size_bytes] = np.frombuffer(pieces[index], np.uint8)
     return [piece for each, piece in zip(placed, pieces, strict=True) if each.at == _INLINE]
 
 
@@ -182,26 +147,35 @@ def _bytes_of(tensor: Array) -> Buffer:
         flat = np.ascontiguousarray(tensor).reshape(-1)
         return flat.view(np.uint8).data if flat.size else b""
     elements = [each.encode() if isinstance(each, str) else each for each in tensor.reshape(-1).tolist()]
-    lengths = np.array([len(each) for each in elements], "<u4")
-    return b"".join([lengths.tobytes(), *elements])
+    lengths = struct.pack(f"<{len(elements)}I", *map(len, elements))
+    return b"".join([lengths, *elements])
 
 
-def _array(placed: _Placed, data: memoryview) -> Array:
+def _array(placed: _Placed, data: memoryview) -> tuple[Array, Array | None]:
+    """The tensor; and the array that all views of `data` refer to, if it is one."""
     datatype = DATATYPES[placed.datatype]
-    if datatype is not DataType.BYTES:
-        array = np.frombuffer(data, datatype.dtype).reshape(placed.shape)
-        array.flags.writeable = False
-        return array
-    count = int(np.prod(placed.shape, dtype=np.int64))
-    lengths = np.frombuffer(data[: 4 * count], "<u4").tolist()
-    elements = np.empty(count, object)
-    at = 4 * count
-    for index, length in enumerate(lengths):
-        elements[index] = bytes(data[at : at + length])
-        at += length
-    if at != len(data):
+    if datatype is DataType.BYTES:
+        return _elements(data.tobytes(), placed.shape), None
+    base = np.frombuffer(data, datatype.dtype)
+    base.flags.writeable = False
+    return base.reshape(placed.shape), base
+
+
+def _elements(data: bytes, shape: list[int]) -> Array:
+    count = math.prod(shape)
+    if count < 0 or 4 * count > len(data):
+        raise ValueError("more elements than there is room for")
+    elements = []
+    start = 4 * count
+    for length in struct.unpack_from(f"<{count}I", data):
+        end = start + length
+        elements.append(data[start:end])
+        start = end
+    if start != len(data):
         raise ValueError("lengths that do not add up")
-    return elements.reshape(placed.shape)
+    array = np.empty(count, object)
+    array[:] = elements
+    return array.reshape(shape)
 
 
 def _label(tensor: Array) -> str:
