@@ -1,56 +1,54 @@
-"""The worker process for Python code."""
+"""The worker process for Python code: `python -m paceline.workers.python ARGUMENTS`."""
 
 from __future__ import annotations
 
 import ctypes
+import io
+import os
 import signal
 import sys
-import traceback
-from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from paceline.workers import frames, tensors
+from paceline.workers.arena import Arena
 from paceline.workers.channel import Channel, Closed
-from paceline.workers.frames import About, Kind, Readiness, Setup, Trouble
+from paceline.workers.frames import BadFrame
+from paceline.workers.python import descriptors
 from paceline.workers.python.arguments import Arguments
+from paceline.workers.python.health import Unwell
+from paceline.workers.python.host import CannotServe, Host
 
 
-def main() -> None:
-    """Serve until the channel closes."""
+def main() -> int:
+    """Serve until the channel closes; the exit code."""
     # 1 is PR_SET_PDEATHSIG: end with the server, however it ends.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     arguments = msgspec.json.decode(sys.argv[1], type=Arguments)
-    channel = Channel(arguments.reads, arguments.writes)
-    incoming, outgoing = (tensors.Arena(descriptor) for descriptor in arguments.arenas)
-    path = Path(arguments.path)
-    sys.path.insert(0, str(path.parent))
-    namespace: dict[str, object] = {"__name__": "service", "__file__": str(path)}
+    sys.argv[1:] = []
+    for stream in (sys.stdout, sys.stderr):
+        # What is printed belongs to the log, and a log is read while it grows.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    reads = _moved(arguments.reads)
+    writes = reads if arguments.writes == arguments.reads else _moved(arguments.writes)
+    incoming, outgoing = (Arena(_moved(descriptor)) for descriptor in arguments.arenas)
     try:
-        exec(compile(path.read_text(), str(path), "exec"), namespace)
-        predict = namespace[arguments.name or "predict"]
-    except Exception as error:
-        trouble = Trouble(f"{path.name}: {error!r}", traceback.format_exc(), code="model_load_error")
-        channel.send(Kind.FATAL, 0, [frames.encode(trouble)])
-        return
-    channel.send(Kind.HELLO, 0, [frames.encode(About(says=["function predict(batch)"]))])
-    frames.decode(channel.receive().body, Setup)
-    channel.send(Kind.READY, 0, [frames.encode(Readiness())])
-    while True:
-        frame = channel.receive()
-        (items,), _ = tensors.decode(frame.body, incoming)
-        try:
-            outputs = predict([msgspec.json.decode(item) for item in items])  # type: ignore[operator]
-            answer = np.empty(len(outputs), object)
-            answer[:] = [msgspec.json.encode(output) for output in outputs]
-            channel.send(Kind.RESULT, frame.call, tensors.encode([answer], outgoing))
-        except Exception as error:
-            channel.send(Kind.FAILED, frame.call, [frames.encode(Trouble(repr(error), traceback.format_exc()))])
+        Host(arguments, Channel(reads, writes), (incoming, outgoing)).run()
+    except Closed:
+        return 0
+    except (CannotServe, Unwell):
+        return 1
+    except BadFrame as error:
+        sys.stderr.write(f"paceline: {arguments.model}: the worker ends: {error}\n")
+        return 1
+    return 0
+
+
+def _moved(descriptor: int) -> int:
+    moved = descriptors.copy(descriptor)
+    os.close(descriptor)
+    return moved
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Closed:
-        sys.exit(0)
+    sys.exit(main())

@@ -1,16 +1,28 @@
 """What does the host need of user code, whatever contract it keeps? This, and nothing else.
 
 A contract (a function, a class, `init`/`run`, a Studio module, a pipeline, a pickled model) is recognised by
-a function that looks at the loaded code and returns a `Service`, or None.
+a function that looks at the loaded code and returns a service, or None.
+
+Rules:
+- A service takes items of JSON (`Service`), or tensors (`TensorService`).
+- What a service raises fails the batch, with the user's own frames in the log. `InvalidRequest` from
+  `paceline.core.errors` blames the client; so does `Failed(..., code=INVALID)`, for one item.
+- A prediction is whatever `values.py` can write as JSON; `msgspec.Raw` and `orjson.Fragment` are JSON already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
-from paceline.workers.frames import About, Setup
+from paceline.core.tensors import Tensors
+from paceline.workers.frames import About, Readiness, Setup
+
+INVALID: Final = "invalid_item"
+"""Code of an item that its client must change."""
+BAD_OUTPUT: Final = "bad_model_output"
+"""Code of a prediction that is not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,7 @@ class Failed:
     """Stands in the place of a prediction: this item failed, alone.
 
     Attributes:
-        code: `invalid_item` when its client must change it; else `model_failed`.
+        code: `INVALID` when its client must change it; else `model_failed`, or `BAD_OUTPUT`.
         detail: the user's own frames, shown to clients in debug mode only.
     """
 
@@ -27,12 +39,17 @@ class Failed:
     detail: str = ""
 
 
+def any_failed(items: Iterable[Any]) -> bool:
+    """True when one of the items is `Failed`; cheaper than asking each."""
+    return Failed in set(map(type, items))
+
+
 class Service(Protocol):
-    """User code.
+    """User code that takes items.
 
     Attributes:
         about: what was recognised.
-        wants_text: items are passed as the JSON texts that they are, not decoded.
+        wants_text: items are passed as the JSON texts that they are (`bytes`), not decoded.
     """
 
     about: About
@@ -43,3 +60,19 @@ class Service(Protocol):
 
     def predict(self, items: list[Any]) -> Sequence[Any]:
         """One prediction, or `Failed`, for each item. What it raises fails the batch."""
+
+
+@runtime_checkable
+class TensorService(Protocol):
+    """User code that takes tensors: those of `about.inputs`, or of what `setup_tensors` has returned."""
+
+    about: About
+
+    def setup_tensors(self, setup: Setup) -> Readiness:
+        """Initialise, once; what is known now: inputs, outputs, examples (items of JSON as `/predict` takes them)."""
+
+    def predict_tensors(self, inputs: Tensors) -> Tensors:
+        """The outputs, in the order of the signature, one row for each row of the inputs.
+
+        The inputs are read-only, and valid until it returns.
+        """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ def start(source: Source, model: str, threads: int, options: Options) -> Worker:
             arenas=(arenas[0], arenas[1]),
             allow_pickle=options.allow_pickle,
         )
-        return [sys.executable, "-m", "paceline.workers.python", msgspec.json.encode(arguments).decode()]
+        # -P: what happens to lie in the server's working directory is no library.
+        return [options.python, "-P", "-m", "paceline.workers.python", msgspec.json.encode(arguments).decode()]
 
     return Worker(command, codec, model=model, threads=threads, descriptors=arenas, env=options.env)
