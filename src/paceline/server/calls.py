@@ -149,8 +149,12 @@ class Inference:
 
         self._http.on_disconnect = gone
 
-    async def run(self, inputs: Tensors, size_bytes: int) -> InferRequest:
-        """Run one of the requests that this call consists of, and wait until it has ended."""
+    async def run(self, inputs: Tensors, size_bytes: int, *, errors_by_row: bool = False) -> InferRequest:
+        """Run one of the requests that this call consists of, and wait until it has ended.
+
+        Args:
+            errors_by_row: its outputs may hold a row's own error.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def on_done(_: InferRequest) -> None:
@@ -159,6 +163,7 @@ class Inference:
 
         request = self.model.request(inputs, self._deadline, on_done, size_bytes)
         request.nonfinite_ok = self.nonfinite_ok
+        request.errors_by_row = errors_by_row
         try:
             self.model.submit(request)
             await done
@@ -211,7 +216,7 @@ class Inference:
         http.on_disconnect = None
         try:
             body, content_type, extra = encode(result)
-            if isinstance(result, InferRequest) and result.batch_rows:
+            if isinstance(result, InferRequest):
                 extra += timing(result)
             self._desk.reply(http, 200, body, content_type, extra)
         except PacelineError as error:
@@ -227,11 +232,18 @@ class Inference:
 
 def timing(request: InferRequest) -> bytes:
     """Header lines that tell what happened to a request."""
-    return b"server-timing: queue;dur=%.3f, infer;dur=%.3f\r\nx-batch-size: %d\r\n" % (
+    lines = b"" if request.cached is None else _cache_lines(request)
+    if not request.batch_rows:
+        return lines
+    return lines + b"server-timing: queue;dur=%.3f, infer;dur=%.3f\r\nx-batch-size: %d\r\n" % (
         request.queue_s * 1e3,
         request.service_s * 1e3,
         request.batch_rows,
     )
+
+
+def _cache_lines(request: InferRequest) -> bytes:
+    return b"x-cache: hit\r\nage: %d\r\n" % request.age_s if request.cached else b"x-cache: miss\r\n"
 
 
 def _unchanged(encoded: Encoded) -> Encoded:

@@ -86,8 +86,11 @@ class HttpConnection(RequestReader):
             return False
         request, transport = self._request, self._transport
         if transport is not None and request is not None and request.on_disconnect is not None:
-            if not request.is_http_1_0:
-                transport.write(CONTINUE)
+            if not request.answered:
+                if not request.is_http_1_0:
+                    transport.write(CONTINUE)
+            elif request.filler:
+                self.write_part(request, request.filler)
             self._look_for_client(_LOOK_S)
         return True
 
@@ -110,6 +113,8 @@ class HttpConnection(RequestReader):
         """The client caught up."""
         self._paused = False
         self.expires = time.monotonic() + self._limits.keep_alive_s
+        if self._request is not None and self._request.on_writable is not None:
+            self._request.on_writable()
         self._start_next()
 
     # -- answering --------------------------------------------------------------------------------------------
@@ -138,19 +143,13 @@ class HttpConnection(RequestReader):
         extra: bytes,
     ) -> None:
         """Write the answer of the request being handled; see `HttpRequest.respond`."""
-        if request.answered:
-            raise RuntimeError("a request was answered twice")
-        request.answered = True
-        request.status = status
-        transport = self._transport
-        if transport is None or request is not self._request:
+        transport = self._open_for(request, status)
+        if transport is None:
             return  # the client left
         self._request = None
         if self._reserved:
             self._release(request.reserved)
-        keep_alive = request.keep_alive and not (
-            (self._home.draining or self._eof) and not self._pending  # what came whole is answered
-        )
+        keep_alive = self._keeps_open(request)
         size = sum(len(piece) for piece in body) if isinstance(body, list) else len(body)
         head = b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\n%s%s\r\n" % (
             REASONS[status],
@@ -166,16 +165,76 @@ class HttpConnection(RequestReader):
             transport.writelines([head, *body])
         else:
             transport.write(head + body)
-        if keep_alive:
-            if not self._paused:
-                self.answered_at = time.monotonic()
-                self.expires = self.answered_at + self._limits.keep_alive_s
-                if self._phase:
-                    self._restart_clock()
-            if self._pending:
-                asyncio.get_running_loop().call_soon(self._start_next)
-        else:
+        self._go_on(request, keep_alive)
+
+    def _open_for(self, request: HttpRequest, status: int) -> asyncio.Transport | None:
+        """Where the answer of the request being handled goes; None when the client has left."""
+        if request.answered:
+            raise RuntimeError("a request was answered twice")
+        request.answered = True
+        request.status = status
+        return self._transport if request is self._request else None
+
+    def _keeps_open(self, request: HttpRequest) -> bool:
+        return request.keep_alive and not (
+            (self._home.draining or self._eof) and not self._pending  # what came whole is answered
+        )
+
+    def _go_on(self, request: HttpRequest, keep_alive: bool) -> None:
+        """A request has been answered: wait for the next, or close."""
+        if not keep_alive:
             self._close_gently(request)
+            return
+        if not self._paused:
+            self.answered_at = time.monotonic()
+            self.expires = self.answered_at + self._limits.keep_alive_s
+            if self._phase:
+                self._restart_clock()
+        if self._pending:
+            asyncio.get_running_loop().call_soon(self._start_next)
+
+    # -- answering in parts -----------------------------------------------------------------------------------
+
+    def begin_answer(self, request: HttpRequest, content_type: bytes, extra: bytes) -> None:
+        """Write the head of an answer of unknown length; HTTP/1.0 knows its end by that of the connection."""
+        transport = self._open_for(request, 200)
+        if transport is None:
+            return
+        request.keep_alive = self._keeps_open(request) and not request.is_http_1_0
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\nx-request-id: %s\r\n%s%s%s\r\n" % (
+            content_type,
+            request.id,
+            extra,
+            b"" if request.is_http_1_0 else b"transfer-encoding: chunked\r\n",
+            b"" if request.keep_alive else b"connection: close\r\n",
+        )
+        transport.write(head)
+
+    def write_part(self, request: HttpRequest, data: bytes) -> None:
+        """Write a part of the answer."""
+        transport = self._transport
+        if transport is not None and request is self._request and data:
+            transport.write(data if request.is_http_1_0 else b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end_answer(self, request: HttpRequest) -> None:
+        """End the answer."""
+        transport = self._transport
+        if transport is None or request is not self._request:
+            return
+        self._request = None
+        if self._reserved:
+            self._release(request.reserved)
+        if not request.is_http_1_0:
+            transport.write(b"0\r\n\r\n")
+        self._go_on(request, self._keeps_open(request))
+
+    def unsent_bytes(self, request: HttpRequest) -> int:
+        """What waits for the client."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def is_held(self, request: HttpRequest) -> bool:
+        """True when the client does not read."""
+        return self._paused
 
     def _restart_clock(self) -> None:
         """What was begun behind the request just answered has its whole time from now on."""

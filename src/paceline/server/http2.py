@@ -39,7 +39,8 @@ from httpunk._httpunk import (
 
 from paceline.server.http2_budget import CONTROL_PER_FRAME_SENT, resets_budget
 from paceline.server.http2_grpc import CallStream, is_grpc
-from paceline.server.http2_stream import RequestStream, Stream
+from paceline.server.http2_request import RequestStream
+from paceline.server.http2_stream import Stream
 from paceline.server.http2_writer import ALWAYS, FRAME_BYTES, FrameWriter, Waiting
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One request of an HTTP/2 connection and its answer: body in, status, headers and body out.
+"""A stream of an HTTP/2 connection, as requests and calls have it in common: what comes, and how an answer goes out.
 
 Rules:
 - A stream is the `connection` of its request: what is written to the request goes to its stream.
@@ -150,7 +150,7 @@ class Stream:
             (b"content-type", content_type),
             (b"content-length", b"%d" % len(data)),
             (b"x-request-id", request.id),
-            *_fields(extra),
+            *fields_of(extra),
         ]
         bare = not data or request.method == b"HEAD"
         self._send_head(status, HeaderMap(fields), bare)
@@ -206,6 +206,8 @@ class Stream:
             self._end()
         elif self._trailers is not None:
             self._send_trailers(self._trailers)
+        elif self.request is not None and self.request.on_writable is not None:
+            self.request.on_writable()
 
     def _push(self, data: bytes, place: int, ended: bool) -> int:
         """Queue what the client's windows take, a frame at a time; the place to go on from, or `_ALL`."""
@@ -265,76 +267,6 @@ class Stream:
         connection.forget(self)
 
 
-class RequestStream(Stream):
-    """A plain request: delivered once its body is complete, like those of HTTP/1.1."""
-
-    __slots__ = ("_body", "_size")
-
-    def begin(self, frame: H2FrameHeaders, ended: bool) -> None:
-        """Check the head; without a body, the request is complete."""
-        connection = self._connection
-        limits = connection.home.limits
-        path = (frame.path or "").encode()
-        self._body = bytearray()
-        self._size = frame.content_length or 0
-        request = HttpRequest(self, (frame.method or "").encode(), path, {}, True)
-        request.received = connection.now
-        self.request = request
-        try:
-            request.headers = headers_of(frame, limits)
-        except HeadersTooLarge:
-            self._refuse(too_many_headers(limits))
-            return
-        if not path:
-            self._refuse(Rejection(400, "bad_request", "the request has no path"))
-        elif len(path) > limits.url_bytes:
-            self._refuse(Rejection(414, "uri_too_long", f"the URL is longer than {limits.url_bytes} bytes"))
-        elif self._size > limits.body_bytes:
-            self._too_large()
-        elif connection.home.grpc.find(path) is not None:
-            shown = "a gRPC method: POST with content-type application/grpc"
-            self._refuse(Rejection(415, "unsupported_media_type", shown))
-        elif ended:
-            connection.home.handle(request)
-        else:
-            connection.receiving.begin(self)
-
-    def receive(self, data: bytes, ended: bool) -> None:
-        """Collect the body; deliver the request when it is complete."""
-        request, connection, body = self.request, self._connection, self._body
-        if request is None:
-            return
-        size = len(body) + len(data)
-        if size > connection.home.limits.body_bytes:
-            self._too_large()
-            return
-        if not ended:
-            body += data
-            if not self._reserve(max(size, self._size)):
-                self._receiving_full()
-            return
-        if body:
-            body += data
-            request.body = body
-        else:
-            request.body = data
-        connection.receiving.end(self)
-        request.received = connection.now
-        connection.home.handle(request)
-
-    def expire(self) -> None:
-        """Answer that the body took too long."""
-        self._refuse(Rejection(408, "request_timeout", "the request did not arrive in time"))
-
-    def _too_large(self) -> None:
-        shown = f"the body is larger than {self._connection.home.limits.body_bytes} bytes"
-        self._refuse(Rejection(413, "request_too_large", shown))
-
-    def _receiving_full(self) -> None:
-        shown = f"more than {self._connection.home.limits.receiving_bytes} bytes of large bodies at a time"
-        self._refuse(Rejection(503, "receiving_full", shown, b"retry-after: 1\r\n"))
-
-
 def headers_of(frame: H2FrameHeaders, limits: Limits) -> dict[bytes, bytes]:
     """The headers of a request as HTTP/1.1 has them: repeated ones joined, `:authority` as `host`.
 
@@ -364,7 +296,7 @@ def too_many_headers(limits: Limits) -> Rejection:
     return Rejection(431, "headers_too_large", shown)
 
 
-def _fields(lines: bytes) -> list[tuple[bytes, bytes]]:
+def fields_of(lines: bytes) -> list[tuple[bytes, bytes]]:
     """Header lines of HTTP/1.1 as fields; `connection` means nothing here."""
     fields = []
     for line in lines.split(b"\r\n")[:-1]:

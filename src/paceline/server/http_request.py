@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from paceline.core.errors import PacelineError
 from paceline.server.status import Rejection
@@ -54,6 +54,25 @@ class Connection(Protocol):
         extra: bytes,
     ) -> None:
         """Write the answer; see `HttpRequest.respond`."""
+
+
+class PartsConnection(Protocol):
+    """What a request needs of its connection to be answered in parts."""
+
+    def begin_answer(self, request: HttpRequest, content_type: bytes, extra: bytes) -> None:
+        """Write the head of an answer; see `HttpRequest.begin_answer`."""
+
+    def write_part(self, request: HttpRequest, data: bytes) -> None:
+        """Write a part of it."""
+
+    def end_answer(self, request: HttpRequest) -> None:
+        """That was all."""
+
+    def unsent_bytes(self, request: HttpRequest) -> int:
+        """What of it waits for the client."""
+
+    def is_held(self, request: HttpRequest) -> bool:
+        """True when the client does not read what it is sent; `on_writable` tells when it does."""
 
 
 class OpenConnection(Protocol):
@@ -117,6 +136,8 @@ class HttpRequest:
         reserved: bytes of its body that count among those being received.
         on_disconnect: called when the client leaves before the answer.
         on_error: called when the answer is an error; it must not refer to the request.
+        on_writable: called when the client of an answer in parts has caught up.
+        filler: what may be written between two parts of the answer, and means nothing to the client.
     """
 
     # Defaults stand on the class: storing six of them in every request would cost half a microsecond.
@@ -129,6 +150,8 @@ class HttpRequest:
     is_http_1_0 = False
     on_disconnect: Callable[[], None] | None = None
     on_error: Callable[[HttpRequest, PacelineError], None] | None = None
+    on_writable: Callable[[], None] | None = None
+    filler = b""
 
     def __init__(
         self,
@@ -172,3 +195,38 @@ class HttpRequest:
             extra: further header lines, each ending in CRLF.
         """
         self.connection.write_response(self, status, body, content_type, extra)
+
+    # -- an answer in parts -----------------------------------------------------------------------------------
+
+    def begin_answer(self, content_type: bytes, extra: bytes = b"", filler: bytes = b"") -> None:
+        """Begin to answer, with status 200 and a body whose length nobody knows yet. Parts follow, and then the end.
+
+        Args:
+            extra: further header lines, each ending in CRLF.
+            filler: may be written between two parts, to see whether the client is still there.
+        """
+        self.filler = filler
+        self._parts.begin_answer(self, content_type, extra)
+
+    def write_part(self, data: bytes) -> None:
+        """Send a part of the answer; nothing happens when the client has left."""
+        self._parts.write_part(self, data)
+
+    def end_answer(self) -> None:
+        """The answer is complete."""
+        self.on_writable = None
+        self._parts.end_answer(self)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What of the parts waits for the client."""
+        return self._parts.unsent_bytes(self)
+
+    @property
+    def is_held(self) -> bool:
+        """True when the client does not read what it is sent. `on_writable` is called when it does again."""
+        return self._parts.is_held(self)
+
+    @property
+    def _parts(self) -> PartsConnection:
+        return cast(PartsConnection, self.connection)
