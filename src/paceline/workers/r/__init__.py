@@ -1,1 +1,1 @@
-"""The worker for R code. `starting` and `columns` run in the server, `host.R` in the worker."""
+"""The worker for R code. `host/` runs in the worker, everything else in the server."""

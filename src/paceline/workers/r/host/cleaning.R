@@ -1,0 +1,73 @@
+# What a call leaves behind, and what becomes of it.
+#
+# Rules:
+# - Every call finds the global environment as it was when the script was initialised: what a call creates is removed,
+#   what it assigned anew has its old value. That goes for the seed of random numbers, too.
+# - Options, the working directory, diverted output and graphics are put back.
+# - What is attached stays: this is how a script keeps things. Attached under a name that is there already it would
+#   pile up, call by call: it is detached again, and the log says so once. So is what comes after too many names.
+
+kept <- new.env(parent = emptyenv())
+MOST_ATTACHED <- 16L
+
+# From now on calls find what is there now.
+remember <- function() {
+  kept$names <- ls(globalenv(), all.names = TRUE, sorted = FALSE)
+  kept$variables <- variables(kept$names)
+  kept$options <- options()
+  kept$option_count <- length(.Options)
+  kept$folder <- getwd()
+  kept$search <- search()
+  kept$attached <- 0L
+}
+
+clean <- function() {
+  restore_variables()
+  restore_options()
+  if (!identical(search(), kept$search)) check_search()
+  if (!identical(getwd(), kept$folder)) setwd(kept$folder)
+  while (sink.number() > 0L) sink()
+  if (length(.Devices) > 1L) grDevices::graphics.off()
+}
+
+variables <- function(names) {
+  # Neither of these can be assigned: an active one is a function, a locked one is as it was.
+  fixed <- vapply(names, function(name) bindingIsActive(name, globalenv()) || bindingIsLocked(name, globalenv()), NA)
+  mget(names[!fixed], envir = globalenv())
+}
+
+restore_variables <- function() {
+  new <- setdiff(ls(globalenv(), all.names = TRUE, sorted = FALSE), kept$names)
+  if (length(new)) rm(list = new[!vapply(new, bindingIsLocked, NA, globalenv())], envir = globalenv())
+  list2env(kept$variables, globalenv())
+}
+
+restore_options <- function() {
+  options(kept$options)
+  if (length(.Options) != kept$option_count) {
+    new <- setdiff(names(options()), names(kept$options))
+    options(structure(vector("list", length(new)), names = new))
+  }
+}
+
+check_search <- function() {
+  # `attach` puts the new one first.
+  for (name in unique(search()[duplicated(search())])) {
+    while (sum(search() == name) > 1L) detach(match(name, search()), character.only = TRUE)
+    say_once("attached", "'%s' is attached by every call: it has been detached again. %s", name,
+             sprintf("Attach it once: if (!(\"%s\" %%in%% search())) attach(...)", name))
+  }
+  new <- grep("^package:", setdiff(search(), kept$search), invert = TRUE, value = TRUE)
+  if (kept$attached + length(new) > MOST_ATTACHED) {
+    for (name in new) detach(match(name, search()), character.only = TRUE)
+    say_once("attached", "calls attach ever new names, such as '%s': they are detached again", new[[1L]])
+  } else {
+    kept$attached <- kept$attached + length(new)
+  }
+  kept$search <- search()
+}
+
+say_once <- function(topic, ...) {
+  if (is.null(kept[[topic <- paste("said", topic)]])) say(...)
+  kept[[topic]] <- TRUE
+}

@@ -1,0 +1,89 @@
+# Runs code of the script's, and says what went wrong in the script's own terms.
+#
+# Rules:
+# - Errors have R's message and the call that it names; the detail has the calls of the script, and where they stand.
+# - Warnings go to the log, each text once: R would keep them until an end that never comes.
+
+warned <- new.env(parent = emptyenv())
+MOST_WARNINGS <- 100L
+MOST_CALLS <- 30L
+# How a script is read, and a statement at its top level is run: no calls of the script's.
+OURS <- "^(eval\\(expression|parse\\(text = lines)"
+
+# list(value = ), or list(trouble = ) with what `frames.Trouble` holds.
+guarded <- function(run, code = "model_failed") {
+  calls <- NULL
+  kept$depth <- Inf
+  tryCatch(
+    withCallingHandlers(
+      list(value = run()),
+      warning = log_warning,
+      error = function(error) calls <<- script_calls(sys.calls(), kept$depth)
+    ),
+    error = function(error) list(trouble = trouble_of(error, calls, code))
+  )
+}
+
+# What is called from now on, by the function that says so, is the script's.
+script_begins <- function() kept$depth <- sys.parent()
+
+trouble_of <- function(error, calls, code) {
+  # What is wrong with an answer is not in a line of the script.
+  if (inherits(error, "bad_output")) return(list(message = conditionMessage(error), code = "bad_model_output"))
+  message <- strsplit(conditionMessage(error), "\n", fixed = TRUE)[[1L]]
+  call <- conditionCall(error)
+  if (!is.null(call) && grepl(OURS, shown(call, 60L))) call <- NULL
+  # R's own parser and `stop(call. = FALSE)` name no call.
+  text <- if (is.null(call)) message[1L] else paste0("Error in ", shown(call, 60L), ": ", trimws(message[1L]))
+  trouble <- list(message = text, detail = paste(c(message[-1L], calls), collapse = "\n"), code = code)
+  if (inherits(error, "packageNotFoundError")) trouble <- c(missing_package(error$package), trouble["detail"])
+  trouble
+}
+
+missing_package <- function(package) {
+  list(
+    message = sprintf("the R package '%s' is not installed", package),
+    hint = sprintf(
+      "list it in packages.txt beside the script, or install it: Rscript -e 'install.packages(\"%s\")'", package
+    ),
+    code = "runtime_unavailable"
+  )
+}
+
+# The calls from `depth` on, without those that handle the error.
+script_calls <- function(calls, depth) {
+  calls <- calls[seq_along(calls) > depth]
+  words <- vapply(calls, shown, "", 100L)
+  handling <- grep("^(\\.handleSimpleError\\(|h\\(|\\(function \\(error\\))", words)
+  if (length(handling)) words <- words[seq_len(handling[[1L]] - 1L)]
+  words <- paste0(vapply(calls[seq_along(words)], place, ""), words)
+  # `stop` is told of by its place alone.
+  words <- words[!grepl(OURS, words) & !startsWith(words, "stop(")]
+  more <- length(words) - MOST_CALLS
+  if (more > 0L) words <- c(words[seq_len(MOST_CALLS)], sprintf("... and %d more", more))
+  if (length(words)) paste0("  ", words) else character()
+}
+
+# `model.R:12: `, where that is known.
+place <- function(call) {
+  source <- attr(call, "srcref")
+  if (is.null(source)) "" else sprintf("%s:%d: ", attr(source, "srcfile")$filename, source[[1L]])
+}
+
+shown <- function(call, width) {
+  text <- trimws(deparse(call, width.cutoff = 60L, nlines = 1L)[[1L]])
+  if (nchar(text, "bytes") > width) paste0(strtrim(text, width), "...") else text
+}
+
+log_warning <- function(warning) {
+  text <- conditionMessage(warning)
+  if (length(warned) < MOST_WARNINGS && is.null(warned[[text]])) {
+    assign(text, TRUE, envir = warned)
+    call <- conditionCall(warning)
+    say("warning%s: %s", if (is.null(call)) "" else paste(" in", shown(call, 60L)), text)
+  }
+  tryInvokeRestart("muffleWarning")
+}
+
+# A line for the log.
+say <- function(...) cat(sprintf("%s: %s\n", basename(arguments$script), sprintf(...)), file = stderr())
