@@ -149,6 +149,25 @@ def test_an_invalid_request_shows_the_servers_own_words(browser: Chrome, server:
     assert answer(browser)["error"] == own.json()["error"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("example", ["", "def example(): return {'a': 1}"], ids=["without an example", "with one"])
+def test_user_code_can_be_tried(browser: Chrome, tmp_path: Path, example: str):
+    (tmp_path / "code.py").write_text(f"def predict(batch: list): return [[item] for item in batch]\n{example}\n")
+    with run_server(tmp_path / "code.py", ["--cache", "memory"]) as server:
+        browser.get(f"{server.url}/docs#predict")
+        if example:
+            wait(browser, lambda: text_of(browser, "note").startswith("Valid JSON"))
+        else:
+            wait(browser, lambda: "example()" in text_of(browser, "note"))
+            browser.find_element(By.ID, "body").send_keys('{"a": 1}')
+        assert send(browser) == "200 OK"
+        assert answer(browser) == [{"a": 1}]
+        browser.find_element(By.ID, "send").click()
+        wait(browser, lambda: "x-cache: hit" in browser.find_element(By.ID, "result").text)
+        assert "JSON" in browser.find_element(By.CSS_SELECTOR, ".tensor .type").text
+        problems = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        assert not problems
+
+
 def test_a_deadline_that_cannot_be_met_is_refused(browser: Chrome, server: RunningServer):
     open_page(browser, server)
     browser.find_element(By.ID, "deadline").send_keys("0.0001")

@@ -39,6 +39,34 @@ def test_the_document_is_valid_and_true(name: str, tmp_path: Path):
         errors_have_the_body_that_is_described(server, document)
 
 
+CODE = """
+def predict(batch: list):
+    return [{"item": item, "among": len(batch)} for item in batch]
+"""
+EXAMPLE = """
+def example():
+    return {"words": ["a", "b"], "number": 1.5}
+"""
+
+
+@pytest.mark.parametrize("example", [EXAMPLE, ""], ids=["with an example", "without"])
+def test_the_document_of_user_code_is_valid_and_true(example: str, tmp_path: Path):
+    path = tmp_path / "code.py"
+    path.write_text(CODE + example)
+    with run_server(path, ["--warmup-s", "0.05"]) as server:
+        document = httpx.get(f"{server.url}/openapi.json").json()
+        validate(document)
+        every_protocol_is_described(document)
+        if example:
+            every_example_is_accepted_and_answered_as_described(server, document)
+        every_get_is_answered_as_described(server, document)
+        errors_have_the_body_that_is_described(server, document)
+    (model,) = document["x-models"]
+    assert model["inputs"] == [{"name": "item", "datatype": "JSON", "shape": [-1]}]
+    assert ("no_example" in model) is not bool(example)
+    assert ("/example" in document["paths"]) is bool(example)
+
+
 def every_protocol_is_described(document: dict[str, Any]) -> None:
     tags = {operation["tags"][0] for method in ("get", "post") for _, operation in operations(document, method)}
     assert tags == {"Plain JSON", "TensorFlow Serving", "Open Inference Protocol", "Operations"}

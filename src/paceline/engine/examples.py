@@ -7,7 +7,7 @@ shape [rows, ...] named like the inputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,18 @@ def from_file(path: Path, signature: Signature) -> Tensors:
     return inputs
 
 
+def from_items(texts: Sequence[bytes], signature: Signature) -> Tensors:
+    """The tensors of items of JSON, as `/predict` takes them.
+
+    Raises:
+        ConfigError: they do not fit the signature.
+    """
+    try:
+        return signature.bind(_from_items([json.loads(text) for text in texts], signature))
+    except Exception as error:
+        raise ConfigError(f"example: {error}", hint="an item as /predict takes it") from error
+
+
 def _json_items(path: Path) -> Array:
     """The texts of the items: those of a list, or one a line."""
     text = path.read_text(encoding="utf-8")
@@ -93,7 +105,10 @@ def _from_npz(path: Path, signature: Signature) -> dict[str, Array]:
 
 
 def _from_json(path: Path, signature: Signature) -> dict[str, Array]:
-    items = _items(path.read_text(encoding="utf-8"), signature)
+    return _from_items(_items(path.read_text(encoding="utf-8"), signature), signature)
+
+
+def _from_items(items: list[Any], signature: Signature) -> dict[str, Array]:
     only = signature.inputs[0].name
     rows = [item if isinstance(item, dict) else {only: item} for item in items]
     named = {}

@@ -15,15 +15,21 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from paceline import __version__
 from paceline.config.settings import ServeSettings
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Tensors
 from paceline.engine.engine import Engine, Entry
 from paceline.engine.examples import from_file
+from paceline.engine.fingerprint import fingerprint
 from paceline.engine.hosted import HostedModel
+from paceline.engine.items import ItemsModel
+from paceline.engine.kept import MemoryCache
+from paceline.engine.kept_redis import RedisCache, connect
 from paceline.engine.model import ServedModel
 from paceline.engine.pool import Limits
 from paceline.engine.service_warmup import PreparedService, prepare_service
@@ -44,11 +50,13 @@ class Read:
 
     Attributes:
         given: example inputs of the operator.
+        fingerprint: of the code, where predictions are kept that outlive this process.
     """
 
     loaded: LoadedModel | ServiceModel
     given: Tensors | None
     settings: ServeSettings
+    fingerprint: str = ""
 
 
 def read(
@@ -67,8 +75,16 @@ def read(
         ModelLoadError, RuntimeUnavailable, ConfigError.
     """
     if is_service(file):
-        service = ServiceModel(Source.parse(file), name, _options(settings))
-        return Read(service, _examples(settings.examples, service), settings)
+        source, made_by = Source.parse(file), ""
+        if settings.cache not in ("none", "memory"):
+            connect(settings.cache)  # what is wrong with it shows now
+            made_by = fingerprint(source.path, source.name)
+        service = ServiceModel(source, name, _options(settings))
+        try:
+            return Read(service, _examples(settings.examples, service), settings, made_by)
+        except BaseException:
+            service.close()
+            raise
     loaded = load(file)
     inputs = _examples(settings.examples, loaded)
     if inputs is None and given is not None:
@@ -112,11 +128,15 @@ class Loader:
         )
         prepared: Prepared
         if isinstance(what.loaded, ServiceModel):
-            prepared = await asyncio.to_thread(prepare_service, what.loaded, self._cores, wishes, what.given)
+            limits = _limits(settings)
+            hosted = await asyncio.to_thread(prepare_service, what.loaded, self._cores, wishes, what.given, limits)
+            for warning in hosted.warnings:
+                self._say(f"{entry.name}: warning: {warning}")
+            prepared = hosted
         else:
             prepared = await asyncio.to_thread(prepare, what.loaded, self._cores, wishes, what.given, like)
         entry.platform = what.loaded.platform
-        model = self._served(entry, prepared, settings)
+        model = self._served(entry, prepared, what)
         if served is not None:
             # The same version to whoever watches: what has been counted stays counted.
             model.telemetry = served.telemetry
@@ -138,7 +158,8 @@ class Loader:
         for task in self._leaving:
             task.cancel()
 
-    def _served(self, entry: Entry, prepared: Prepared, settings: ServeSettings) -> ServedModel:
+    def _served(self, entry: Entry, prepared: Prepared, what: Read) -> ServedModel:
+        settings = what.settings
         options: dict[str, Any] = {
             "nonfinite": settings.nonfinite,
             "max_queue_requests": settings.max_queue_requests,
@@ -146,18 +167,36 @@ class Loader:
             "max_queue_delay_s": settings.max_queue_delay_ms / 1000,
             "alone": self._alone,
         }
-        if isinstance(prepared, PreparedService):
-            return HostedModel(
-                entry.name,
-                entry.version,
-                prepared,
-                limits=_limits(settings),
-                retry_lost=settings.retry_lost,
-                say=self._say,
-                on_available=self._engine.availability_changed,
-                **options,
-            )
-        return ServedModel(entry.name, entry.version, prepared, **options)
+        cache = self._cache(entry, prepared, what)
+        if not isinstance(prepared, PreparedService):
+            return ServedModel(entry.name, entry.version, prepared, **options)
+        options |= {
+            "limits": _limits(settings),
+            "retry_lost": settings.retry_lost,
+            "say": self._say,
+            "on_available": self._engine.availability_changed,
+        }
+        if not prepared.signature.items:
+            return HostedModel(entry.name, entry.version, prepared, **options)
+        options |= {"deduplicate": settings.deduplicate, "cache": cache}
+        return ItemsModel(entry.name, entry.version, prepared, **options)
+
+    def _cache(self, entry: Entry, prepared: Prepared, what: Read) -> MemoryCache | RedisCache | None:
+        settings = what.settings
+        if settings.cache == "none":
+            return None
+        if not isinstance(prepared, PreparedService) or not prepared.signature.items:
+            self._say(f"{entry.name}: cache: nothing is kept, for only predictions of items are, and these are tensors")
+            return None
+        about = prepared.service.about
+        if about.raw or not about.deterministic:
+            self._say(f"{entry.name}: cache: nothing is kept, for equal items need not have equal predictions")
+            return None
+        if settings.cache == "memory":
+            return MemoryCache(settings.cache_mb << 20, settings.cache_ttl_s)
+        scope = (__version__, entry.name, entry.version, what.fingerprint, settings.nonfinite)
+        say = partial(_say_of, self._say, entry.name)
+        return RedisCache(connect(settings.cache), scope, settings.cache_ttl_s, say)
 
     def _let_go(self, served: ServedModel, entry: Entry | None = None) -> None:
         task = asyncio.get_running_loop().create_task(self._leave([served], entry))
@@ -192,12 +231,17 @@ async def _until(condition: Callable[[], bool], patience_s: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
+def _say_of(say: Callable[[str], None], name: str, line: str) -> None:
+    say(f"{name}: {line}")
+
+
 def _options(settings: ServeSettings) -> Options:
     return Options(
         setup_timeout_s=settings.setup_timeout_s,
         fetch_concurrency=settings.fetch_concurrency,
         max_batch_rows=settings.max_batch_size,
         allow_pickle=settings.allow_pickle,
+        nonfinite=settings.nonfinite,
     )
 
 

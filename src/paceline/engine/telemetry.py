@@ -17,6 +17,7 @@ class Telemetry:
     Attributes:
         requests: ended requests by (protocol, outcome), where outcome is `ok` or an error code.
         rejected: refused requests by reason.
+        restarts: workers that had to be replaced, by reason.
         rows, batches: rows and batches that ran.
         batch_rows: rows per batch.
         queue_s, service_s, latency_s: histograms in seconds, per request, per batch, per request.
@@ -28,6 +29,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.rejected: Counter[str] = Counter()
+        self.restarts: Counter[str] = Counter()
         self.failed_s = 0.0
         self.rows = 0
         self.batches = 0

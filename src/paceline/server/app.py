@@ -202,12 +202,22 @@ class App:
 
     def fail(self, request: HttpRequest, error: PacelineError) -> None:
         """Answer with an error."""
+        status, body, extra = self.told(request, error)
+        self.reply(request, status, body, JSON, extra)
+
+    def told(self, request: HttpRequest, error: PacelineError) -> tuple[int, bytes, bytes]:
+        """Status, body and extra header lines for an error, which is counted, and logged if it is ours."""
         if request.on_error is not None:
             request.on_error(request, error)
         if isinstance(error, InternalError):
             sys.stderr.write(f"paceline: internal error: {error}\n")
-        status, body, extra = describe(error, request.id, self.debug)
-        self.reply(request, status, body, JSON, extra)
+        return describe(error, request.id, self.debug)
+
+    def end_answer(self, request: HttpRequest) -> None:
+        """An answer in parts is over."""
+        request.end_answer()
+        if self._log is not None:
+            self._log_access(request)
 
     def crash(self, request: HttpRequest) -> None:
         """Answer for an exception that nobody expected: a defect of ours, logged whole, but once a second at most."""

@@ -17,6 +17,12 @@ import orjson
 from paceline.core.tensors import Array, DataType, Signature, Tensors
 from paceline.server.json_tensors import dumps, to_json
 
+NO_EXAMPLE: Final = (
+    "the code gives no example: let `example()`, beside `predict` or in its class, return an item, "
+    "or give --examples FILE"
+)
+"""What to tell whoever asks for an example of user code that has none."""
+
 _DECIMALS: Final = 4
 _LARGEST_ROUNDED: Final = 1e11  # larger floats have no decimals worth rounding
 
@@ -66,7 +72,7 @@ class ExampleBodies:
 
     def _item(self) -> Any:
         if self._signature.items:
-            return orjson.Fragment(self._rows[0])
+            return orjson.Fragment(self._rows[0][()])
         values = [_short(row) for row in self._rows]
         if len(values) == 1:
             return values[0]

@@ -10,7 +10,11 @@ from typing import Final
 from paceline import __version__
 from paceline.core.stats import Histogram
 from paceline.engine.engine import Entry, Phase
+from paceline.engine.hosted import HostedModel
+from paceline.engine.items import ItemsModel
+from paceline.engine.kept import Counted
 from paceline.engine.model import ServedModel
+from paceline.engine.pool import REASONS
 from paceline.server.app import App
 from paceline.server.supervised import Answer, Supervised
 from paceline.supervisor.lines import Document
@@ -114,11 +118,55 @@ def _models(served: list[Entry]) -> Iterator[Family]:
     yield _family("paceline_rows_total", "counter", "Rows that ran.", "sum", rows)
     for name, text, merge, value in _GAUGES:
         yield _family(name, "gauge", text, merge, [("", labels, value(model)) for labels, model in models])
+    yield from _workers(models)
+    yield from _reuse([(labels, model) for labels, model in models if isinstance(model, ItemsModel)])
     for name, text, attribute in _HISTOGRAMS:
         samples = [
             sample for labels, model in models for sample in _histogram(labels, getattr(model.telemetry, attribute))
         ]
         yield _family(name, "histogram", text, "sum", samples)
+
+
+_CACHES: Final[tuple[tuple[str, str, str, Callable[[Counted], int]], ...]] = (
+    ("paceline_cache_hits_total", "counter", "Items whose prediction was kept.", lambda cache: cache.hits),
+    ("paceline_cache_misses_total", "counter", "Items whose prediction was not kept.", lambda cache: cache.misses),
+    ("paceline_cache_errors_total", "counter", "Times that Redis did not answer.", lambda cache: cache.errors),
+    ("paceline_cache_bytes", "gauge", "What kept predictions take in this process.", lambda cache: cache.size_bytes),
+    ("paceline_cache_entries", "gauge", "Predictions kept in this process.", lambda cache: cache.entries),
+)
+
+
+def _reuse(models: list[tuple[str, ItemsModel]]) -> Iterator[Family]:
+    shared = [("", labels, model.shared_rows) for labels, model in models]
+    text = "Rows that did not run because an equal item was under way."
+    yield _family("paceline_shared_rows_total", "counter", text, "sum", shared)
+    caches = [(labels, model.cache) for labels, model in models]
+    for name, kind, text, value in _CACHES:
+        samples = [("", labels, value(cache)) for labels, cache in caches if cache is not None]
+        yield _family(name, kind, text, "sum", samples)
+
+
+def _workers(models: list[tuple[str, ServedModel]]) -> Iterator[Family]:
+    hosted = [(labels, model) for labels, model in models if isinstance(model, HostedModel)]
+    alive = [("", labels, model.pool.alive) for labels, model in hosted]
+    yield _family("paceline_workers", "gauge", "Worker processes that take batches.", "sum", alive)
+    restarts = [
+        ("", f'{labels},reason="{reason}"', model.telemetry.restarts[reason])
+        for labels, model in hosted
+        for reason in REASONS
+    ]
+    text = "Workers that had to be replaced, by reason."
+    yield _family("paceline_worker_restarts_total", "counter", text, "sum", restarts)
+    memory = [
+        ("", f'{labels},worker="{place}"', size)
+        for labels, model in hosted
+        for place, size in model.pool.memory_bytes.items()
+    ]
+    text = "Resident memory of a worker, by its place."
+    yield _family("paceline_worker_resident_memory_bytes", "gauge", text, "replica", memory)
+    held = [("", labels, len(model.quarantine)) for labels, model in hosted]
+    text = "Rows that are not run any more, because workers died of them."
+    yield _family("paceline_quarantined_rows", "gauge", text, "sum", held)
 
 
 def _replicas(supervised: Supervised, answers: Iterable[Answer], state: Document) -> Iterator[Family]:

@@ -84,7 +84,7 @@ class _File:
 
     def __init__(self, path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores) -> None:
         self._path = path
-        self._name = settings.name or _name_of(Source.parse(path).path)
+        self._name = settings.name or name_of(Source.parse(path).path)
         self._settings = settings.for_model(self._name)
         self._engine = engine
         self._loader = loader
@@ -172,6 +172,6 @@ def _settle_in() -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
 
-def _name_of(path: Path) -> str:
+def name_of(path: Path) -> str:
     """A model name from a file name: what may not stand in a URL or a metric label becomes a hyphen."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:_MOST_NAME] or "model"

@@ -2,7 +2,7 @@
 
 Rules:
 - A path is listed only when the server routes it, so the document cannot promise what is not there.
-- Every POST has an example that the model accepts. A large one is a link: `GET /example` gives it.
+- Every POST has an example that the model accepts, if one is known. A large one is a link: `GET /example` gives it.
 - `x-models` tells the try-it page what the standard has no place for.
 """
 
@@ -18,8 +18,9 @@ import orjson
 from paceline import __version__
 from paceline.core.tensors import TensorSpec
 from paceline.engine.engine import Engine, Entry
+from paceline.engine.hosted import HostedModel
 from paceline.server import schemas
-from paceline.server.example_bodies import ExampleBodies
+from paceline.server.example_bodies import NO_EXAMPLE, ExampleBodies
 from paceline.server.schemas import Schema
 
 INLINE_BYTES: Final = 8 << 10
@@ -113,10 +114,12 @@ class _ModelPages:
             "state": entry.phase.value,
             "reason": entry.reason,
             "batched": entry.signature.batched,
-            "inputs": [_tensor(spec) for spec in entry.signature.inputs],
-            "outputs": [_tensor(spec) for spec in entry.signature.outputs],
+            "inputs": [_tensor(spec, entry.signature.items) for spec in entry.signature.inputs],
+            "outputs": [_tensor(spec, entry.signature.items) for spec in entry.signature.outputs],
             "settings": [],
         }
+        if self._has_no_example:
+            shown["no_example"] = NO_EXAMPLE
         if entry.served is not None:
             prepared = entry.served.prepared
             values = {
@@ -129,6 +132,11 @@ class _ModelPages:
             ]
         return shown
 
+    @property
+    def _has_no_example(self) -> bool:
+        served = self._entry.served
+        return served is not None and self._entry.signature.items and not served.prepared.example
+
     def operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Path, method and operation, in the order in which they are read."""
         yield from self._plain_operations()
@@ -137,11 +145,14 @@ class _ModelPages:
 
     def _plain_operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         item, prediction = self._ref("Item"), self._ref("Prediction")
-        yield (
-            f"{self._plain}/predict",
-            "post",
-            self._post(PLAIN, "predict", "Predict one item", item, prediction, self._body(ExampleBodies.predict)),
-        )
+        predict = self._post(PLAIN, "predict", "Predict one item", item, prediction, self._body(ExampleBodies.predict))
+        if isinstance(self._entry.served, HostedModel) and self._entry.served.about.streams:
+            predict["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            predict["description"] = (
+                "A server-sent event for each part of the prediction, then one that is called `end`. "
+                "With `Accept: application/json`, a list of all parts."
+            )
+        yield f"{self._plain}/predict", "post", predict
         yield (
             f"{self._plain}/batch-predict",
             "post",
@@ -153,14 +164,15 @@ class _ModelPages:
                 schemas.list_of({"anyOf": [prediction, _ref("Error")]}),
                 self._body(ExampleBodies.batch_predict),
                 "The answers come in the order of the items. A bad item gets its own error, the others their "
-                "predictions.",
+                "predictions." + (" Equal items run once." if self._entry.signature.items else ""),
             ),
         )
-        yield (
-            f"{self._plain}/example",
-            "get",
-            _get(PLAIN, self._id("example"), "A body that /predict accepts", item),
-        )
+        if not self._has_no_example:
+            yield (
+                f"{self._plain}/example",
+                "get",
+                _get(PLAIN, self._id("example"), "A body that /predict accepts", item),
+            )
 
     def _tensorflow_operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         signature = self._entry.signature
@@ -266,6 +278,14 @@ _RESPONSE_HEADERS: Final = {
         "schema": {"type": "string"},
     },
     "X-Batch-Size": {"description": "Rows that ran together.", "schema": {"type": "integer", "minimum": 0}},
+    "X-Cache": {
+        "description": "Where predictions are kept: `hit` when all of the answer was, and nothing ran.",
+        "schema": {"enum": ["hit", "miss"]},
+    },
+    "Age": {
+        "description": "With `X-Cache: hit`: seconds since the prediction was made, the oldest of several.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
 }
 
 
@@ -320,8 +340,8 @@ def _get(
     }
 
 
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    shown = {"name": spec.name, "datatype": spec.datatype.label, "shape": list(spec.shape)}
+def _tensor(spec: TensorSpec, is_json: bool) -> dict[str, Any]:
+    shown = {"name": spec.name, "datatype": "JSON" if is_json else spec.datatype.label, "shape": list(spec.shape)}
     return {**shown, "labels": list(spec.labels)} if spec.labels else shown
 
 

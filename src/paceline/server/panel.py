@@ -17,12 +17,14 @@ from typing import Any, Final
 import orjson
 
 from paceline.config.machine import Cores
+from paceline.config.setting import without_password
 from paceline.config.settings import ServeSettings
 from paceline.core.errors import PacelineError
 from paceline.core.tensors import TensorSpec
 from paceline.engine.engine import Entry
+from paceline.engine.service_warmup import PreparedService
 from paceline.engine.warmup import Prepared
-from paceline.server.example_bodies import ExampleBodies
+from paceline.server.example_bodies import NO_EXAMPLE, ExampleBodies
 
 _LONGEST_INLINE: Final = 300
 # What a shell may read as more than itself, even between single quotes: fish's backslash, csh's history.
@@ -64,7 +66,7 @@ def show_ready(
 ) -> None:
     """Show the panel."""
     url = _url(address)
-    lines = [*_signature(prepared), *_settings(prepared, cores, settings)]
+    lines = [*_code(prepared), *_signature(prepared), *_settings(prepared, cores, settings)]
     blocks = [
         f"{_styled(_BOLD, entry.name)}  version {entry.version}, {entry.platform}, ready after {seconds:.2f} s",
         _columns(lines),
@@ -75,6 +77,7 @@ def show_ready(
             ]
         ),
         curl(url, ExampleBodies(prepared.signature, prepared.example).predict()),
+        NO_EXAMPLE if prepared.signature.items and not prepared.example else "",
     ]
     _print("\n" + "\n\n".join(_indented(block) for block in blocks if block) + "\n")
 
@@ -129,6 +132,7 @@ def _model(entry: Entry, prepared: Prepared, cores: Cores, settings: ServeSettin
         "model": entry.name,
         "version": entry.version,
         "platform": entry.platform,
+        **({"code": _says(prepared)} if _says(prepared) else {}),
         "inputs": [_described(spec) for spec in prepared.signature.inputs],
         "outputs": [_described(spec) for spec in prepared.signature.outputs],
         "settings": {
@@ -179,6 +183,16 @@ def curl(url: str, example: bytes | None) -> str:
     return f"curl -s {quote}{url}/example{quote} | {post} @-"
 
 
+def _code(prepared: Prepared) -> Iterator[Line]:
+    """What was recognised in code that a user wrote."""
+    for index, line in enumerate(_says(prepared)):
+        yield ("" if index else "code", line, "")
+
+
+def _says(prepared: Prepared) -> list[str]:
+    return prepared.service.about.says if isinstance(prepared, PreparedService) else []
+
+
 def _signature(prepared: Prepared) -> Iterator[Line]:
     for kind, specs in (("input", prepared.signature.inputs), ("output", prepared.signature.outputs)):
         for index, spec in enumerate(specs):
@@ -195,6 +209,8 @@ def _settings(prepared: Prepared, cores: Cores, settings: ServeSettings) -> Iter
     yield "cores", str(cores.whole), cores.why
     yield "queue delay", *_queue_delay(settings)
     yield "deadline", f"{settings.timeout_ms / 1000:g} s", settings.origin("timeout_ms")
+    if prepared.signature.items:
+        yield "cache", *_cache(settings)
     profile = ", ".join(f"{rows}: {_time(seconds)}" for rows, seconds in _few(prepared.profile))
     yield "service time", f"{profile} (rows: time of one run)", ""
 
@@ -203,6 +219,13 @@ def _queue_delay(settings: ServeSettings) -> tuple[str, str]:
     if not settings.max_queue_delay_ms:
         return "none", "a batch is what has come while the last one ran"
     return f"{settings.max_queue_delay_ms:g} ms", f"{settings.origin('max_queue_delay_ms')}; without, none would wait"
+
+
+def _cache(settings: ServeSettings) -> tuple[str, str]:
+    if settings.cache == "none":
+        return "none", "--cache keeps predictions"
+    room = f", {settings.cache_mb} MiB" if settings.cache == "memory" else ""
+    return f"{without_password(settings.cache)}{room}, {settings.cache_ttl_s:g} s", settings.origin("cache")
 
 
 def _few(profile: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -45,12 +45,16 @@ def nested(spec: TensorSpec, shape: Sequence[int], nonfinite: str = "error") -> 
 
 
 def item(signature: Signature) -> Schema:
-    """What `/predict` takes: the bare value of a single input, else an object by name."""
+    """What `/predict` takes: the bare value of a single input, else an object by name; any JSON for user code."""
+    if signature.items:
+        return {"description": "Any JSON that the code takes."}
     return _by_name([(spec.name, nested(spec, _inner(spec, signature))) for spec in signature.inputs])
 
 
 def prediction(signature: Signature, nonfinite: str) -> Schema:
     """What `/predict` answers."""
+    if signature.items:
+        return {"description": "The JSON that the code returns for an item."}
     return _by_name([(spec.name, _shown(spec, _inner(spec, signature), nonfinite)) for spec in signature.outputs])
 
 
@@ -60,8 +64,10 @@ def list_of(schema: Schema) -> Schema:
 
 
 def tensorflow_request(signature: Signature, item_ref: Schema) -> Schema:
-    """TensorFlow Serving's body: rows in `instances`, or columns in `inputs`."""
+    """TensorFlow Serving's body: rows in `instances`, or columns in `inputs`; items in either."""
     name = {"type": "string", "description": "`serving_default` where it is not given."}
+    if signature.items:
+        return {"oneOf": [_items_under("instances", name, item_ref), _items_under("inputs", name, item_ref)]}
     columns = _by_name([(spec.name, nested(spec, spec.shape)) for spec in signature.inputs])
     columnar = {
         "title": "columnar format",
@@ -85,8 +91,19 @@ def tensorflow_request(signature: Signature, item_ref: Schema) -> Schema:
     return {"oneOf": [rows, columnar]}
 
 
+def _items_under(key: str, name: Schema, item_ref: Schema) -> Schema:
+    return {"type": "object", "required": [key], "properties": {"signature_name": name, key: list_of(item_ref)}}
+
+
 def tensorflow_response(signature: Signature, nonfinite: str) -> Schema:
     """TensorFlow Serving's answer: `predictions` for rows, `outputs` for columns."""
+    if signature.items:
+        every = list_of(prediction(signature, nonfinite))
+        return {
+            "oneOf": [
+                {"type": "object", "required": [key], "properties": {key: every}} for key in ("predictions", "outputs")
+            ]
+        }
     rows = _by_name([(spec.name, nested(spec, _inner(spec, signature), nonfinite)) for spec in signature.outputs])
     columns = _by_name([(spec.name, nested(spec, spec.shape, nonfinite)) for spec in signature.outputs])
     return {

@@ -38,11 +38,14 @@ from paceline.server.shared_repository import SharedRepository
 from paceline.server.supervised import Supervised
 from paceline.supervisor.addresses import shown
 from paceline.supervisor.merging import METRICS, Families, of_the_past
+from paceline.workers import launch
 
 _T = TypeVar("_T")
 
 # The limit counts what is reserved and never touched as well, such as 8 MiB for the stack of each thread.
 _RESERVED_BYTES: Final = 1 << 30
+# What user code may do when its process ends.
+_WORKERS_END_S: Final = 1.0
 
 
 def serve(
@@ -215,6 +218,7 @@ class _Server:
         self._interrupts += 1
         self._stop.set()
         if self._interrupts > 1:
+            launch.end_all(0.0)
             os._exit(130)
 
     async def _until_stopped(self, work: Awaitable[_T]) -> _T:
@@ -249,6 +253,7 @@ class _Server:
         self._engine.close()
         # The end has begun: a signal that comes late must not turn the exit code into its own.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        launch.end_all(_WORKERS_END_S)
         if not self._engine.idle:
             # A batch outlived the grace time. The runtime must not be taken down under the thread that runs it.
             _leave()
@@ -280,6 +285,7 @@ def _limits(settings: ServeSettings) -> Limits:
 
 
 def _leave() -> NoReturn:
+    launch.end_all(0.0)
     sys.stderr.flush()
     os._exit(0)
 

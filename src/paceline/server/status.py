@@ -27,6 +27,7 @@ _STATUS: dict[type[errors.PacelineError], int] = {
     errors.DeadlineExceeded: 504,
     errors.Cancelled: 499,
     errors.ModelFailed: 500,
+    errors.Quarantined: 422,
     errors.InstanceLost: 503,
     errors.InternalError: 500,
 }
@@ -42,6 +43,7 @@ GRPC_CODES: dict[type[errors.PacelineError], str] = {
     errors.DeadlineExceeded: "DEADLINE_EXCEEDED",
     errors.Cancelled: "CANCELLED",
     errors.ModelFailed: "INTERNAL",
+    errors.Quarantined: "FAILED_PRECONDITION",
     errors.InstanceLost: "UNAVAILABLE",
     errors.InternalError: "INTERNAL",
 }

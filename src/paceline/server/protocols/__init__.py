@@ -9,7 +9,7 @@ from typing import Final
 from paceline.config.settings import ServeSettings
 from paceline.server.app import App
 from paceline.server.grpc import Method
-from paceline.server.protocols import oip, openapi, operations, plain, tfs
+from paceline.server.protocols import azure, oip, openapi, operations, plain, tfs
 from paceline.server.routes import Route
 
 _GRPC: Final = ("health_grpc", "oip_grpc", "reflection", "tfs_grpc")
@@ -19,6 +19,7 @@ def all_routes(app: App, settings: ServeSettings) -> list[Route]:
     """The routes of every protocol."""
     return [
         *plain.routes(app),
+        *azure.routes(app),
         *oip.routes(app, settings),
         *operations.routes(app),
         *openapi.routes(app),

@@ -2,7 +2,8 @@
 
 Rules:
 - An item is checked to be JSON, and never decoded here: the worker does that, on its own core.
-- A prediction may be an error in its place; then it is the answer to its item alone.
+- White space around an item is taken off: equal items shall have equal bytes, whichever protocol brought them.
+- A prediction may be an error in its place; then it is the answer to its item alone (`item_batch`), or to its request.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from paceline.core.errors import PacelineError
+from paceline.core.errors import DecodeError, Detail, InvalidRequest
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Array, Tensors
 from paceline.server.calls import Encoded
 from paceline.server.http1 import JSON
-from paceline.server.json_tensors import decode
+from paceline.server.json_tensors import decode, raise_decode_error
 
 _ONE: Final = msgspec.json.Decoder(msgspec.Raw)
 _MANY: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -30,17 +31,50 @@ def one(body: Any) -> Tensors:
     Raises:
         DecodeError: it is not JSON.
     """
-    decode(body, _ONE)
-    return (column([bytes(body)]),)
+    text = bytes(decode(body, _ONE))
+    _require_utf_8(text, body)
+    array = np.empty(1, object)
+    array[0] = text
+    return (array,)
 
 
-def many(body: Any) -> list[bytes]:
-    """The items of a list.
+def many(body: Any, where: str = "") -> Tensors:
+    """The tensors of a list of items.
+
+    Args:
+        where: its place in the request.
 
     Raises:
         DecodeError, SignatureMismatch: it is none.
     """
-    return [bytes(raw) for raw in decode(body, _MANY)]
+    items = decode(body, _MANY, where)
+    _require_utf_8(body, body)
+    return (column(list(map(bytes, items))),)
+
+
+def texts(array: Array, where: str) -> Array:
+    """Items that came as the elements of a BYTES tensor.
+
+    Args:
+        where: the tensor's place in the request.
+
+    Raises:
+        DecodeError: one is not JSON.
+    """
+    items = []
+    for index, element in enumerate(array.reshape(-1).tolist()):
+        text = element.encode() if isinstance(element, str) else element
+        try:
+            (item,) = one(text)
+        except InvalidRequest as error:
+            place = f"{where}[{index}]"
+            raise DecodeError(
+                f"{place}: not an item of JSON: {error.message}",
+                details=[Detail(place, error.message)],
+                hint='an element is the text of an item, such as "{\\"x\\": 1}"',
+            ) from error
+        items.append(item[0])
+    return column(items)
 
 
 def column(items: Sequence[Any]) -> Array:
@@ -50,13 +84,20 @@ def column(items: Sequence[Any]) -> Array:
     return array
 
 
-def single(request: InferRequest) -> Encoded:
-    """The response for one item.
+def prediction(request: InferRequest) -> bytes:
+    """The JSON of the prediction for one item."""
+    text: bytes = (request.outputs or ((b"null",),))[0][0]
+    return text
 
-    Raises:
-        PacelineError: it has an error in place of a prediction.
-    """
-    (prediction,) = (request.outputs or (column([b"null"]),))[0].tolist()
-    if isinstance(prediction, PacelineError):
-        raise prediction
-    return prediction, JSON, b""
+
+def single(request: InferRequest) -> Encoded:
+    """The response for one item."""
+    return prediction(request), JSON, b""
+
+
+def _require_utf_8(text: Any, body: Any) -> None:
+    """Skipping a string does not look at its characters."""
+    try:
+        str(text, "utf-8")
+    except UnicodeDecodeError as error:
+        raise_decode_error(error, body, "")

@@ -31,6 +31,7 @@ from paceline.server.json_tensors import (
     to_array,
     to_json,
 )
+from paceline.server.protocols import item_codec
 from paceline.server.protocols.oip_binary import OCTETS, Blobs, json_length, raw_input, to_bytes
 from paceline.server.protocols.oip_classes import classes, require_classes
 from paceline.server.protocols.oip_rules import (
@@ -135,7 +136,9 @@ class Codec:
             size = json_length(header, size)
             if size == 0:
                 array = raw_input(body, self._signature, self._model)
-                return Asked(self._signature.bind({self._signature.inputs[0].name: array}), self._all_binary)
+                name = self._signature.inputs[0].name
+                inputs = self._signature.bind({name: array})
+                return Asked((item_codec.texts(array, name),) if self._signature.items else inputs, self._all_binary)
         parsed: _Body = decode(memoryview(body)[:size] if size != len(body) else body, _BODY)
         blobs = Blobs(body, size, self._model)
         inputs = self._inputs(parsed.inputs, blobs)

@@ -17,6 +17,7 @@ import numpy as np
 
 from paceline.core.errors import Detail, InvalidRequest, SignatureMismatch
 from paceline.core.tensors import Array, Signature, Tensors, TensorSpec
+from paceline.server.protocols import item_codec
 
 _MAX_ELEMENTS: Final = 2**63 - 1
 _MAX_RANK: Final = 32
@@ -91,7 +92,7 @@ class Rules:
             self._refuse_names(tensors)
         arrays = tuple([named[spec.name] for spec in specs])
         self.signature.check(arrays, self.model)
-        return arrays
+        return (item_codec.texts(arrays[0], specs[0].name),) if self.signature.items else arrays
 
     def output(self, name: str) -> tuple[int, TensorSpec]:
         """Position and spec of a requested output.

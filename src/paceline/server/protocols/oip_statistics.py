@@ -4,7 +4,7 @@ Rules:
 - `success.count` counts requests, `inference_count` rows, `execution_count` batches.
 - perf_analyzer reads every one of the eight inner objects, so all are there. Time spent on gathering and
   splitting tensors is part of `compute_infer`; `compute_input` and `compute_output` count requests only.
-- There is no response cache: its hits and misses stay 0.
+- Hits and misses of the cache count items, where predictions of items are kept; looking for one is not timed.
 - With replicas, numbers are sums over all of them.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from paceline.engine.items import ItemsModel
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
 
@@ -46,6 +47,7 @@ def statistics(model: ServedModel) -> dict[str, Any]:
     """One element of `model_stats`."""
     telemetry = model.telemetry
     computed = telemetry.queue_s.count
+    cache = model.cache if isinstance(model, ItemsModel) else None
     return {
         "name": model.name,
         "version": model.version,
@@ -59,8 +61,8 @@ def statistics(model: ServedModel) -> dict[str, Any]:
             "compute_input": _duration(computed, 0.0),
             "compute_infer": _duration(computed, telemetry.infer_s),
             "compute_output": _duration(computed, 0.0),
-            "cache_hit": _duration(0, 0.0),
-            "cache_miss": _duration(0, 0.0),
+            "cache_hit": _duration(0 if cache is None else cache.hits, 0.0),
+            "cache_miss": _duration(0 if cache is None else cache.misses, 0.0),
         },
         "response_stats": {},
         "batch_stats": [

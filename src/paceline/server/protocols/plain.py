@@ -8,6 +8,7 @@ Rules:
 - An item is the bare value when the model has one input, else an object by input name. So is a prediction.
   An object is understood for one input too.
 - An output with labelled columns (class scores) is an object by label.
+- Where user code declares no tensors, an item is any JSON: `item_codec`, `item_batch`.
 - `/models/NAME/predict` names the model where several are served.
 """
 
@@ -22,18 +23,20 @@ from urllib.parse import parse_qs
 import msgspec
 import numpy as np
 
-from paceline.core.errors import InvalidRequest, PacelineError, SignatureMismatch
+from paceline.core.errors import InvalidRequest, PacelineError, PreconditionFailed, SignatureMismatch
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, bf16_to_float32
 from paceline.engine.model import ServedModel
 from paceline.server.app import App
 from paceline.server.calls import Encoded, Inference, PerModel
 from paceline.server.content import require_json
-from paceline.server.example_bodies import ExampleBodies
+from paceline.server.example_bodies import NO_EXAMPLE, ExampleBodies
 from paceline.server.http1 import JSON, HttpRequest
 from paceline.server.json_tensors import decode, dumps, element_type, elements, nested, object_type, to_array, to_json
 from paceline.server.protocols import item_codec
+from paceline.server.protocols.item_batch import ItemBatch
 from paceline.server.protocols.plain_items import Items
+from paceline.server.protocols.streams import EventStream, streams, wants_stream
 from paceline.server.routes import Route
 
 _OBJECT: Final = re.compile(rb"[ \t\r\n]*\{")
@@ -193,7 +196,11 @@ class _Plain:
     def predict(self, http: HttpRequest, model: str | None = None) -> None:
         """POST /predict."""
         require_json(http)
-        call = Inference(self._app, http, self._app.engine.model(model), "plain")
+        served = self._app.engine.model(model)
+        if streams(served) and wants_stream(http):
+            EventStream(self._app, http, served, "plain").begin(item_codec.one(http.body))
+            return
+        call = Inference(self._app, http, served, "plain")
         if call.model.signature.items:
             call.start(item_codec.one(http.body), item_codec.single)
             return
@@ -211,6 +218,9 @@ class _Plain:
         """POST /batch-predict."""
         require_json(http)
         call = Inference(self._app, http, self._app.engine.model(model), "plain")
+        if call.model.signature.items:
+            call.answer_with(ItemBatch(self._app, http, call).answer)
+            return
         codec = self._codecs[call.model]
         if codec.signature.batched:
             try:
@@ -235,6 +245,8 @@ class _Plain:
         if wanted not in _EXAMPLES:
             raise InvalidRequest(f"for: expected one of {', '.join(_EXAMPLES)}, got {wanted[:40]!r}")
         body = _EXAMPLES[wanted](ExampleBodies(served.signature, served.prepared.example))
+        if body is None and served.signature.items:
+            raise PreconditionFailed(f"service '{served.name}': {NO_EXAMPLE}")
         if body is None:
             raise InvalidRequest(f"JSON cannot carry the inputs of model '{served.name}' there")
         self._app.reply(http, 200, body)

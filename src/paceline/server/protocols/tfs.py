@@ -28,6 +28,7 @@ from paceline.server.app import App
 from paceline.server.calls import Encoded, Inference, PerModel
 from paceline.server.http1 import JSON, HttpRequest
 from paceline.server.json_tensors import dumps
+from paceline.server.protocols import tfs_items
 from paceline.server.protocols.tfs_answers import Answers, classified_by, regressed_by
 from paceline.server.protocols.tfs_models import find, find_served, find_versions, signatures, state
 from paceline.server.protocols.tfs_requests import RequestReader
@@ -75,6 +76,10 @@ class _TensorFlowServing:
     def predict(self, http: HttpRequest, model: str, version: str | None = None, label: str | None = None) -> None:
         """POST :predict."""
         call, codec = self._call(http, model, version, label)
+        if call.model.signature.items:
+            inputs, encode_items = tfs_items.read(http.body)
+            call.start(inputs, encode_items)
+            return
         inputs, in_rows = codec.reader.predict(http.body)
         write = codec.answers.rows if in_rows else codec.answers.columns
 

@@ -28,7 +28,7 @@ from paceline.server.app import App
 from paceline.server.calls import Encoded, Inference, PerModel
 from paceline.server.grpc import GrpcCall, Method
 from paceline.server.messages import message, parsed
-from paceline.server.protocols import oip_repository, tfs_examples
+from paceline.server.protocols import item_codec, oip_repository, tfs_examples
 from paceline.server.protocols.tfs_answers import classified_by, regressed_by
 from paceline.server.protocols.tfs_models import SIGNATURE, find, find_served, find_versions, signatures, state
 from paceline.server.protocols.tfs_requests import with_any_rows
@@ -134,7 +134,7 @@ class Codec:
             SignatureMismatch: they do not.
         """
         self._taken.check(inputs, self.model)
-        return inputs
+        return (item_codec.texts(inputs[0], self.signature.inputs[0].name),) if self.signature.items else inputs
 
     def wanted(self, names: Iterable[str]) -> tuple[int, ...]:
         """Indexes of the outputs of these names; of all, where there is none.
