@@ -9,7 +9,7 @@ import click
 
 from paceline.cli.flags import config_flag
 from paceline.config.resolve import resolve
-from paceline.config.setting import Setting, Value
+from paceline.config.setting import Setting, Value, without_password
 from paceline.config.settings import SETTINGS, ServeSettings
 from paceline.config.toml_file import find_toml
 
@@ -34,7 +34,7 @@ def show(config_path: Path | None, with_origin: bool, as_json: bool) -> None:
 
 def _document(settings: ServeSettings, with_origin: bool) -> dict[str, Any]:
     def entry(value: Value, origin: str) -> Any:
-        plain = str(value) if isinstance(value, Path) else value
+        plain = without_password(str(value)) if isinstance(value, Path | str) else value
         return {"value": plain, "origin": origin} if with_origin else plain
 
     return {
@@ -63,7 +63,7 @@ def _toml_line(setting: Setting, value: Value) -> str:
     if value is None and not setting.automatic:
         return f"# {setting.name} is not set"
     shown = setting.none_text if value is None else str(value) if isinstance(value, Path) else value
-    return f"{setting.name} = {_quoted(shown) if isinstance(shown, str) else json.dumps(shown)}"
+    return f"{setting.name} = {_quoted(without_password(shown)) if isinstance(shown, str) else json.dumps(shown)}"
 
 
 def _quoted(text: str) -> str:

@@ -37,6 +37,17 @@ def setting_flags(function: _F) -> _F:
     return function
 
 
+def chosen_flags(*names: str) -> Callable[[_F], _F]:
+    """Add the flags of some settings, for a verb that has no use for the others."""
+
+    def add(function: _F) -> _F:
+        for name in reversed(names):
+            function = _flag(SETTINGS[name])(function)
+        return function
+
+    return add
+
+
 config_flag = click.option(
     "--config",
     "config_path",

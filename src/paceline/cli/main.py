@@ -18,12 +18,14 @@ from paceline.core.errors import (
     ModelLoadError,
     PacelineError,
     RuntimeUnavailable,
+    UnsafeModel,
 )
 
 EXIT_FAILURE = 1
 EXIT_BY_ERROR: Mapping[type[PacelineError], int] = {
     ConfigError: 3,
     RuntimeUnavailable: 4,
+    UnsafeModel: 6,  # also a ModelLoadError: the first that fits counts
     ModelLoadError: 4,
     AddressUnavailable: 5,
 }
@@ -42,7 +44,10 @@ class Verb(NamedTuple):
 
 VERBS: Mapping[str, Verb] = {
     "serve": Verb("paceline.cli.serve", "Serve models over HTTP and gRPC."),
+    "batch": Verb("paceline.cli.batch", "Score a file with the same code."),
+    "run": Verb("paceline.cli.run", "Run Studio modules over a table, without a server."),
     "restart": Verb("paceline.cli.restart", "Replace the processes of a running server, losing no request."),
+    "setup": Verb("paceline.cli.setup", "Install what a service asks for, before it is served."),
     "config": Verb("paceline.cli.config", "Show the settings and where each comes from."),
 }
 

@@ -1,0 +1,1 @@
+"""What other people's applications import: `paceline.batched` and `paceline.cached`."""
