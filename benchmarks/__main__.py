@@ -22,6 +22,13 @@ PROMISED = {
     "swap": "a new version of a model under full load: failures, p99, time",
     "restart": "twenty restarts at 70 % load, with and without HAProxy: failures, p99",
     "kill": "kill -9 of one of two replicas at 70 % load: what is lost, time until it is replaced",
+    "worker_kill": "kill -9 of one of two busy workers at 70 % load: what is lost, time until it is noticed",
+    "channel": "a batch to a worker and back, against two copies of it",
+    "forest": "user code in Python, a random forest as JSON, against mosec and LitServe",
+    "r_services": "user code in R, predict.lm as JSON, against plumber",
+    "init_once": "initialise in every call, in the first call, or before any: Python and R",
+    "fetching": "64 items that each wait 50 ms for another service, in one request",
+    "batched": "a FastAPI application with and without paceline.batched",
     "overload": "goodput, rejections, memory and health at 2x, 5x and 10x capacity",
 }
 """What `make bench` runs."""

@@ -97,11 +97,13 @@ class Server:
 
 
 @contextmanager
-def paceline(run: Run, model: Path, flags: Sequence[str] = ()) -> Iterator[Server]:
+def paceline(
+    run: Run, model: Path, flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """`paceline serve` in a process of its own."""
     port = free_port()
     command = [*paceline_command(), "serve", str(model), "--host", "127.0.0.1", "--port", str(port), *flags]
-    with started(run, command, port, ready=answers("/readyz")) as server:
+    with started(run, command, port, ready=answers("/readyz"), env=env) as server:
         yield server
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -14,12 +14,27 @@ from typing import Any
 from benchmarks.bench import BenchError, Run
 from benchmarks.processes import children_cpu_s
 
-_SCRIPT = """\
-wrk.method = "POST"
-{headers}
+_ONE = """\
 local file = io.open("{body}", "rb")
 wrk.body = file:read("*a")
 file:close()
+"""
+_IN_TURN = """\
+local requests, last = {{}}, 0
+function init()
+  for body in io.lines("{body}") do
+    requests[#requests + 1] = wrk.format(nil, nil, nil, body)
+  end
+end
+function request()
+  last = last % #requests + 1
+  return requests[last]
+end
+"""
+_SCRIPT = """\
+wrk.method = "POST"
+{headers}
+{send}
 function done(summary, latency)
   local errors = summary.errors
   local broken = errors.connect + errors.read + errors.write + errors.timeout
@@ -53,19 +68,22 @@ class Load:
 def load(
     run: Run,
     url: str,
-    body: bytes,
+    body: bytes | Sequence[bytes],
     connections: int,
     seconds: float,
     headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Load a server; one thread of wrk, which is enough for more than a Python server answers.
 
+    Args:
+        body: JSON texts, to be sent in turn; or one that is always the same.
     Raises:
         BenchError: wrk is missing, or the connections broke.
     """
     if shutil.which("wrk") is None:
         raise BenchError("wrk is not installed (Debian and Ubuntu: apt-get install wrk)")
-    script = _script(run, body, headers or {"Content-Type": "application/json"})
+    bodies = [body] if isinstance(body, bytes) else body
+    script = _script(run, bodies, headers or {"Content-Type": "application/json"})
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script, url]
     begun, cpu_s = time.monotonic(), children_cpu_s()
     done = subprocess.run(run.as_client(command), capture_output=True, text=True, check=False)
@@ -91,12 +109,15 @@ def as_data(samples: Mapping[str, list[Load]]) -> dict[str, Any]:
     return {name: [asdict(sample) for sample in each] for name, each in samples.items()}
 
 
-def _script(run: Run, body: bytes, headers: Mapping[str, str]) -> str:
+def _script(run: Run, bodies: Sequence[bytes], headers: Mapping[str, str]) -> str:
     lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
     folder = run.folder / "bodies"
     folder.mkdir(parents=True, exist_ok=True)
+    body = b"\n".join(bodies)
     stem = sha256(body + lines.encode()).hexdigest()[:12]
     (folder / stem).write_bytes(body)
     path = folder / f"{stem}.lua"
-    path.write_text(_SCRIPT.format(headers=lines, body=folder / stem))
+    # One body that stays the same needs no Lua for each request.
+    send = (_ONE if len(bodies) == 1 else _IN_TURN).format(body=folder / stem)
+    path.write_text(_SCRIPT.format(headers=lines, send=send))
     return str(path)
