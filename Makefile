@@ -7,19 +7,22 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-quick check bench docs protos tfs-client clean
+.PHONY: setup demo test test-quick system-packages check bench docs protos tfs-client clean
 
 setup: $(VENV)/.dev  ## everything that development needs
 
 demo: $(VENV)/.demo build/digits.onnx  ## train a digits classifier and serve it
 	exec $(BIN)/paceline serve build/digits.onnx --examples build/digits_example.json
 
-test: $(VENV)/.dev  ## the whole suite
+test: $(VENV)/.dev system-packages  ## the whole suite; as root on Debian or Ubuntu, installs R and Redis for it
 	$(BIN)/pytest -m alone
 	$(BIN)/pytest -n auto --dist loadfile -m "not alone"
 
 test-quick: $(VENV)/.dev  ## what fits in a minute
 	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not chaos and not browser and not alone"
+
+system-packages:  ## what the tests of user code want beyond Python: R and Redis
+	@.ci/packages Rscript=r-base-core redis-server=redis-server
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

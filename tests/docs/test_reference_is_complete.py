@@ -13,7 +13,7 @@ from paceline.server.app import App
 from paceline.server.http1 import Limits
 from paceline.server.metrics import exposition
 from paceline.server.protocols import all_methods, all_routes
-from paceline.server.routes import Route
+from paceline.server.routes import ANY_METHOD, Route
 from paceline.testing import run_server
 from support.models import identity
 from support.wire import ask, get
@@ -45,7 +45,7 @@ def test_every_error_code_is_described():
     page = (REFERENCE / "errors.md").read_text()
     described = set(re.findall(r"^\| \d+ \| `(\w+)`", page, re.MULTILINE))
     raised = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
-    at_start = {"config_error", "runtime_unavailable", "model_load_error", "address_unavailable"}
+    at_start = {"config_error", "runtime_unavailable", "model_load_error", "address_unavailable", "unsafe_model"}
     by_reason = {"overloaded"}  # clients see the reason: queue_full, queue_bytes or deadline_unreachable
     assert raised - at_start - by_reason <= described
     assert by_the_wire() <= described
@@ -75,7 +75,7 @@ def described_routes(page: str) -> Iterator[tuple[str, str]]:
 
 
 def leads_to(route: Route, method: str, path: str) -> bool:
-    return route.method == method and route.pattern.fullmatch(path) is not None
+    return route.method in (method, ANY_METHOD) and route.pattern.fullmatch(path) is not None
 
 
 def test_every_grpc_method_is_described_and_every_described_method_is_there():

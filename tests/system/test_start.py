@@ -132,12 +132,15 @@ def test_examples_that_cannot_be_used_end_the_start(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_fault_007_a_python_file_is_not_a_model(tmp_path):
+def test_fault_007_code_that_cannot_be_imported_shows_the_users_frames_only(tmp_path):
     path = tmp_path / "service.py"
-    path.write_text("raise SystemExit(77)\n")
-    code, said = refuse_to_start(path, "--port", "0")
-    assert code == 4
-    assert said.startswith(f"error: {path}: no runtime reads '.py' files\nhint: ")
+    path.write_text("import missing_library\n")
+    command = [sys.executable, "-m", "paceline", "serve", str(path), "--port", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 4
+    assert ended.stderr.startswith("error: service.py: ModuleNotFoundError: No module named 'missing_library'\n")
+    assert re.findall(r'File "([^"]+)", line (\d+)', ended.stderr) == [(str(path), "1")]
+    assert "live on" not in ended.stderr
 
 
 @pytest.mark.slow
