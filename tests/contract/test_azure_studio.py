@@ -36,7 +36,7 @@ def azureml_main(dataframe1=None, dataframe2=None, parameters=None):
             {
                 "i": pd.array([1, None], "Int64"), "f": [1.0, None], "b": [True, False],
                 "d": pd.to_datetime(["2024-02-29T12:00:00", None]), "s": ["x", None], "c": pd.Categorical(["u", "v"]),
-                "o": [[1], None],
+                "o": [[1], None], "n": pd.array([0.1, None], "float32"),
             }
         )
     if do == "nothing":
@@ -117,6 +117,57 @@ def test_column_types_of_the_request_win(studio: Served) -> None:
     assert table(execute(studio, given))["Values"] == [["1", "2", "True", "2024-02-29T00:00:00"]]
 
 
+def column(kind: str, *values: Any) -> dict[str, Any]:
+    """A table of one column."""
+    return {"ColumnNames": ["a"], "ColumnTypes": [kind], "Values": [[value] for value in values]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "answered"),
+    [
+        ("Int64", ["9007199254740993", "-9223372036854775808"], ["9007199254740993", "-9223372036854775808"]),
+        ("UInt64", ["18446744073709551615"], ["18446744073709551615"]),
+        ("Int64", [2.0, "3"], ["2", "3"]),
+        ("DateTime", ["2024-07-01", "2024-07-01T12:00:00.5"], ["2024-07-01T00:00:00", "2024-07-01T12:00:00.500000"]),
+        ("DateTime", ["1/31/2024 5:06:07 PM"], ["2024-01-31T17:06:07"]),
+        (
+            "DateTime",
+            ["2024-01-01T12:00:00+01:00", "2024-07-01T12:00:00+02:00"],
+            ["2024-01-01T11:00:00+00:00", "2024-07-01T10:00:00+00:00"],
+        ),
+        ("DateTime", [None, ""], [None, None]),
+    ],
+)
+def test_values_at_the_edges_of_their_type(studio: Served, kind: str, given: list[Any], answered: list[Any]) -> None:
+    assert [row[0] for row in table(execute(studio, column(kind, *given)))["Values"]] == answered
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        *[("Byte", "256"), ("Byte", "-1"), ("Int32", "2147483648"), ("Int64", "9" * 5000), ("Int32", "1.5")],
+        *[("Int32", 1.5), ("Double", "1e400"), ("DateTime", "soon"), ("Boolean", "2")],
+    ],
+)
+def test_values_beyond_their_type(studio: Served, kind: str, value: Any) -> None:
+    status, code, said = problem(execute(studio, column(kind, None, value)))
+    assert (status, code) == (400, "BadArgument")
+    assert said.startswith(f"Inputs.input1.a[1]: expected {kind}, got ")
+
+
+def test_numbers_that_64_bits_cannot_hold_are_text(studio: Served) -> None:
+    values = ["12345678901234567890123", "1"], ["18446744073709551615", "-1"], ["1e400", "1"], ["9" * 5000, "1"]
+    given = {"ColumnNames": list("abcd"), "Values": [list(row) for row in zip(*values, strict=True)]}
+    answer = table(execute(studio, given))
+    assert (answer["ColumnTypes"], answer["Values"]) == (["String"] * 4, given["Values"])
+
+
+def test_columns_without_values_keep_their_types(studio: Served) -> None:
+    types = ["Int64", "Double", "Boolean", "DateTime", "String", "UInt64"]
+    given = {"ColumnNames": list("abcdef"), "ColumnTypes": types, "Values": []}
+    assert table(execute(studio, given))["ColumnTypes"] == types
+
+
 def test_as_objects(studio: Served) -> None:
     answer = execute(studio, [{"n": "1", "s": "a"}, {"n": "2", "x": None}], "&format=swagger")
     assert answer.json == {"Results": {"output1": [{"n": "1", "s": "a", "x": None}, {"n": "2", "s": None, "x": None}]}}
@@ -145,11 +196,11 @@ def test_a_request_without_tables(studio: Served, body: Any) -> None:
 
 def test_every_type(studio: Served) -> None:
     assert table(execute(studio, None, do="types")) == {
-        "ColumnNames": ["i", "f", "b", "d", "s", "c", "o"],
-        "ColumnTypes": ["Int64", "Double", "Boolean", "DateTime", "String", "String", "String"],
+        "ColumnNames": ["i", "f", "b", "d", "s", "c", "o", "n"],
+        "ColumnTypes": ["Int64", "Double", "Boolean", "DateTime", "String", "String", "String", "Single"],
         "Values": [
-            ["1", "1", "True", "2024-02-29T12:00:00", "x", "u", "[1]"],
-            [None, None, "False", None, None, "v", None],
+            ["1", "1", "True", "2024-02-29T12:00:00", "x", "u", "[1]", "0.1"],
+            [None, None, "False", None, None, "v", None, None],
         ],
     }
 
@@ -208,6 +259,12 @@ def problem(answer: Answer) -> tuple[int, str, str]:
     return answer.status, found["error"]["code"], detail["message"]
 
 
+def test_there_is_no_such_model(studio: Served) -> None:
+    status, code, said = problem(studio.post("/models/other/execute", {}))
+    assert (status, code) == (404, "NotFound")
+    assert "other" in said
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -215,6 +272,8 @@ def problem(answer: Answer) -> tuple[int, str, str]:
         ("{", "(byte 1)"),
         ('{"Inputs": {"input1": {"ColumnNames": ["a"], "Values": [["\\ud8"]]}}}', "byte"),
         (b'{"Inputs": {"input1": {"ColumnNames": ["a"], "Values": [["\xff"]]}}}', "not valid UTF-8"),
+        ({"inputs": {"input1": TYPED}}, "the body: Object contains unknown field `inputs`"),
+        ({"ColumnNames": ["a"], "Values": []}, "the body: Object contains unknown field `ColumnNames`"),
         ({"Inputs": 5}, "Inputs: Expected `object | null`, got `int`"),
         ({"Inputs": {"input1": 5}}, "Inputs.input1: Expected `object`, got `int`"),
         ({"Inputs": {"input1": {"Values": []}}}, "Inputs.input1: Object missing required field `ColumnNames`"),

@@ -138,6 +138,69 @@ def azureml_main(dataframe1):
         assert rows(served, {"x": 1}) == [{"x": 1, "one": "one", "two": "two"}]
 
 
+def test_a_module_that_an_earlier_one_has_imported_from_elsewhere_is_found_first(tmp_path: Path) -> None:
+    script = "import colorsys\ndef azureml_main(t):\n    t[__name__] = hasattr(colorsys, 'OWN')\n    return t\n"
+    for name, files in (("one", {}), ("two", {"colorsys_py": "OWN = True\n"})):
+        write(tmp_path / name, **{f"{name}_py": script}, **files)
+    # It lies where `import pandas` would look, were there nothing better.
+    (tmp_path / "two" / "pandas").mkdir()
+    with serving(pipeline(tmp_path, "one/one.py", "two/two.py")) as served:
+        assert rows(served, {"x": 1}) == [{"x": 1, "one": False, "two": True}]
+
+
+def test_processes_and_threads_of_a_module_see_what_it_sees(tmp_path: Path) -> None:
+    script = """
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+def name(_):
+    import lazy
+    return lazy.NAME
+
+def azureml_main(dataframe1):
+    with ThreadPoolExecutor(1) as threads:
+        found = list(threads.map(name, [0]))
+    for method in ("spawn", "fork"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            found += pool.map(name, [0])
+    dataframe1[__name__] = " ".join(found)
+    return dataframe1
+"""
+    for each in ("one", "two"):
+        write(tmp_path / each, **{f"{each}_py": script}, lazy_py=f"NAME = {each!r}\n")
+    with serving(pipeline(tmp_path, "one/one.py", "two/two.py")) as served:
+        assert rows(served, {"x": 1}) == [{"x": 1, "one": "one one one", "two": "two two two"}]
+
+
+def test_each_script_has_the_folder_of_its_own_model(tmp_path: Path) -> None:
+    script = """
+import os
+def init(): ...
+def run(data):
+    return os.environ["AZUREML_MODEL_DIR"]
+"""
+    tables = "import os\nfolder = os.environ['AZUREML_MODEL_DIR']\ndef azureml_main(t):\n    t['first'] = folder\n    return t\n"
+    write(tmp_path / "a", one_py=tables)
+    write(tmp_path / "b", two_py=script)
+    with serving(pipeline(tmp_path, "a/one.py", "b/two.py")) as served:
+        assert rows(served, {"x": 1}) == [{"prediction": str(tmp_path / "b")}]
+
+
+def test_the_example_of_the_first_module_and_what_is_not_deterministic(tmp_path: Path) -> None:
+    write(tmp_path, one_py=IDENTITY + "def example():\n    return {'x': 5}\n", two_py="deterministic = False\n" + IDENTITY)
+    with serving(pipeline(tmp_path, "one.py", "two.py"), ["--cache", "memory"]) as served:
+        assert "gives no example" not in served.server.output
+        assert rows(served, {"x": 1}) == [{"x": 1}]
+
+
+def test_rows_pass_in_batches_of_the_size_that_a_class_takes(tmp_path: Path) -> None:
+    model = "class M:\n    max_batch_size = 2\n    def predict(self, batch):\n        return [len(batch) for _ in batch]\n"
+    write(tmp_path, first_py=IDENTITY, model_py=model)
+    path = pipeline(tmp_path, "first.py", "model.py")
+    with serving(path) as served:
+        assert [row["prediction"] for row in rows(served, *[{"x": 1}] * 5)] == [2, 2, 2, 2, 1]
+
+
 def test_tables_pass_from_port_to_port(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -164,7 +227,7 @@ def test_shared_globals_are_seen_by_the_next_module(tmp_path: Path) -> None:
     )
     with serving(pipeline(tmp_path, "first.py", "second.py", top="share_globals = true\n")) as served:
         assert rows(served, {"x": 1}) == [{"x": 1, "seen": "oneoneone"}]
-        assert "sharing their globals" in served.server.output
+        assert "2 modules, those in Python sharing their globals: first -> second" in served.server.output
 
 
 def test_shared_globals_of_a_function_and_a_class(tmp_path: Path) -> None:
@@ -175,6 +238,49 @@ def test_shared_globals_of_a_function_and_a_class(tmp_path: Path) -> None:
     )
     with serving(pipeline(tmp_path, "first.py", "second.py", top="share_globals = true\n")) as served:
         assert served.post("/predict", "1").json == 110
+
+
+def test_shared_globals_of_dataclasses_and_pickles(tmp_path: Path) -> None:
+    code = """
+from __future__ import annotations
+from dataclasses import dataclass
+import pickle
+
+@dataclass
+class {kind}:
+    x: int
+
+def azureml_main(dataframe1):
+    dataframe1[__name__ + "{kind}"] = pickle.loads(pickle.dumps({kind}(3))).x
+    return dataframe1
+"""
+    write(tmp_path, first_py=code.format(kind="A"), second_py=code.format(kind="B"))
+    with serving(pipeline(tmp_path, "first.py", "second.py", top="share_globals = true\n")) as served:
+        assert list(rows(served, {"x": 1})[0].values()) == [1, 3, 3]
+
+
+def test_shared_scripts_are_compiled_as_they_are(tmp_path: Path) -> None:
+    script = "def azureml_main(t):\n    t['kind'] = typed.__annotations__['x'].__name__\n    return t\n"
+    write(tmp_path, first_py="def typed(x: int): ...\n" + script)
+    with serving(pipeline(tmp_path, "first.py", top="share_globals = true\n")) as served:
+        assert rows(served, {"x": 1}) == [{"x": 1, "kind": "int"}]
+
+
+def test_a_shared_name_that_a_function_rebinds_is_a_collision(tmp_path: Path) -> None:
+    script = "model = None\ndef load():\n    global model\n    model = object()\n" + IDENTITY
+    write(tmp_path, first_py=script.replace("load", "load_first"), second_py=script.replace("load", "load_second"))
+    said = refused(pipeline(tmp_path, "first.py", "second.py", top="share_globals = true\n"), 4)
+    assert "'model' is bound by 'first' (first.py line 1) and 'second' (second.py line 1)" in said
+
+
+def test_folders_of_data_in_two_bundles_are_no_collision(tmp_path: Path) -> None:
+    write(tmp_path, first_py=IDENTITY, second_py=IDENTITY)
+    for name in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr("data/numbers.csv", "x\n1\n")
+    path = pipeline(tmp_path, "first.py+a.zip", "second.py+b.zip", top="share_globals = true\n")
+    with serving(path) as served:
+        assert rows(served, {"x": 1}) == [{"x": 1}]
 
 
 def test_a_collision_of_shared_globals_is_named_at_start(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,9 +56,11 @@ def pipeline(folder: Path, *scripts: str) -> Path:
     return path
 
 
-def run(folder: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "paceline", "run", *arguments]
-    return subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=100)
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **env}, input=stdin, capture_output=True, text=True, timeout=100
+    )
 
 
 def good(done: subprocess.CompletedProcess[str]) -> str:
@@ -173,6 +177,57 @@ def test_rows_of_a_function_alone(folder: Path) -> None:
     ]
 
 
+def test_a_table_of_predictions_in_parquet(folder: Path) -> None:
+    write(folder, mixed_py="def predict(row: dict):\n    return {'x': row['x'] / 2, 'm': row['x'] if row['x'] > 1 else 'one'}\n")
+    good(run(folder, "mixed.py", "--input", "in.csv", "--output", "out.parquet"))
+    table = pyarrow.parquet.read_table(folder / "out.parquet")
+    assert table.to_pydict() == {"x": [0.5, 1.0, 1.5, 2.0], "m": ["one", "2", "3", "4"]}
+
+
+def test_rows_pass_in_batches_of_the_size_that_a_class_takes(folder: Path) -> None:
+    write(
+        folder,
+        sizes_py="class M:\n    max_batch_size = 3\n    def predict(self, batch):\n        return [len(batch)] * len(batch)\n",
+    )
+    assert parsed(good(run(folder, "sizes.py", "--input", "in.csv"))) == [["prediction"], ["3"], ["3"], ["3"], ["1"]]
+
+
+def test_the_output_may_be_the_input_and_a_link(folder: Path) -> None:
+    (folder / "link.csv").symlink_to("in.csv")
+    good(run(folder, "double.py", "--input", "link.csv", "--output", "link.csv"))
+    assert (folder / "link.csv").is_symlink()
+    assert parsed((folder / "in.csv").read_text())[0] == ["x", "s", "when", "double"]
+    assert not list(folder.glob("*.part"))
+
+
+def test_the_marks_of_other_systems(folder: Path) -> None:
+    (folder / "other.csv").write_bytes(b"\xef\xbb\xbfx,s\r\n3,\xc3\xbc\r\n\r\n")
+    done = run(folder, "double.py", "--input", "other.csv", PYTHONIOENCODING="ascii")
+    assert parsed(good(done)) == [["x", "s", "double"], ["3", "ü", "6"]]
+
+
+def test_a_number_that_64_bits_cannot_hold_is_text(folder: Path) -> None:
+    write(folder, same_py="def azureml_main(t):\n    return t\n")
+    text = "x\n12345678901234567890123\n"
+    assert good(run(folder, "same.py", "--input", "-", stdin=text)) == text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(folder: Path, number: int) -> None:
+    write(folder, sleeps_py="import pathlib, time\ndef azureml_main(t):\n    pathlib.Path('runs').touch()\n    time.sleep(60)\n")
+    (folder / "out.csv").write_text("of before")
+    before = {path.name for path in folder.iterdir()} | {"runs"}
+    command = [sys.executable, "-m", "paceline", "run", "sleeps.py", "--input", "in.csv", "--output", "out.csv"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: (folder / "runs").exists())
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "Traceback" not in said
+    assert (folder / "out.csv").read_text() == "of before"
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
+
+
 # -- what goes wrong --------------------------------------------------------------------------------------
 
 
@@ -182,9 +237,22 @@ def test_rows_of_a_function_alone(folder: Path) -> None:
         (("missing.py",), 4, "missing.py: no such file"),
         (("pipeline.toml",), 3, "pipeline.toml: no such file"),
         (("double.py", "--input", "missing.csv"), 3, "--input: missing.csv: no such file"),
+        (("in.csv", "--input", "in.csv"), 3, "in.csv: expected pipeline.toml, or a module .py or .R"),
         (("double.py", "--input", "in.xlsx"), 3, "expected a file .csv or .parquet"),
         (("double.py", "--input", "ragged.csv"), 3, "ragged.csv: line 3: expected 2 fields, got 1"),
-        (("double.py", "--input", "empty.csv"), 3, "is empty"),
+        (("double.py", "--input", "empty.csv"), 3, "the first line is empty: it has to name the columns"),
+        (("double.py", "--input", "blank.csv"), 3, "the first line is empty"),
+        (("double.py", "--input", "twice.csv"), 3, "--input: twice.csv: the column 'x' is there twice"),
+        (("double.py", "--input", "semicolons.csv"), 3, "fields are separated by commas, and the header has none"),
+        (("double.py", "--input", "latin.csv"), 3, "latin.csv: line 2: is not UTF-8; save the file in that encoding"),
+        (("double.py", "--input", "quote.csv"), 3, "quote.csv: line 2: unexpected end of data"),
+        (("double.py", "--input", "other.csv"), 1, "hint: its table has the columns miles"),
+        (("needs.py",), 1, "hint: it was given no table: name a file with --input"),
+        (("double.py", "--input", "in.csv", "--output", "."), 3, "--output: .: expected a file .csv"),
+        (("double.py", "--input", "in.csv", "--output", "folder.csv"), 3, "--output: folder.csv: is a directory"),
+        (("dies.py", "--input", "in.csv", "--output", "no/out.csv"), 3, "--output: no/out.csv: there is no folder"),
+        (("double.py", "--timeout-s", "0.001"), 4, "hint: --timeout-s allows more"),
+        (("sleeps.py", "--timeout-s", "5"), 1, "error: sleeps: it ran longer than 5 s\nhint: --timeout-s allows more"),
         (("double.py", "--parameter", "by"), 2, "expected NAME=VALUE, got 'by'"),
         (("double.py", "--json"), 2, "both write to stdout"),
         (("drop.py", "--input", "in.csv", "--parameter", "by=2"), 3, "--parameter by: no module takes `parameters`"),
@@ -199,8 +267,16 @@ def test_rows_of_a_function_alone(folder: Path) -> None:
 def test_mistakes_and_failures(folder: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
     (folder / "ragged.csv").write_text("a,b\n1,2\n3\n")
     (folder / "empty.csv").touch()
+    (folder / "blank.csv").write_text("\n\n")
+    (folder / "twice.csv").write_text("x,x\n1,2\n")
+    (folder / "semicolons.csv").write_text("x;s\n1;2\n")
+    (folder / "latin.csv").write_bytes(b"x,s\n1,\xfc\n")
+    (folder / "quote.csv").write_text('x\n"1\n')
+    (folder / "other.csv").write_text("miles\n1\n")
+    (folder / "folder.csv").mkdir()
     main = "def azureml_main(t):\n    "
     write(folder, broken_py="def azureml_main(:\n", exits_py=f"import sys\n{main}sys.exit(3)\n")
+    write(folder, needs_py=f"{main}return t['x']\n", sleeps_py=f"import time\n{main}time.sleep(60)\n")
     write(folder, dies_py=f"import os, signal\n{main}os.kill(os.getpid(), signal.SIGKILL)\n")
     done = run(folder, *arguments)
     assert done.returncode == code, done.stderr
@@ -213,4 +289,12 @@ def test_a_run_that_fails_leaves_the_output_as_it_was(folder: Path) -> None:
     (folder / "out.csv").write_text("of before")
     assert run(folder, "half.py", "--input", "in.csv", "--output", "out.csv").returncode == 1
     assert (folder / "out.csv").read_text() == "of before"
-    assert not (folder / "out.csv.part").exists()
+    assert not list(folder.glob("*.part"))
+
+
+def test_a_full_disk(folder: Path) -> None:
+    command = [sys.executable, "-m", "paceline", "run", "double.py", "--input", "in.csv"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == "error: --output: -: no space left on device"

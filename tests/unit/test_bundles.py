@@ -89,6 +89,13 @@ def test_for_two_languages(home: Path) -> None:
     assert files(bundles.extract(archive, INTO)) == {f"{INTO}/a.csv"}
 
 
+def test_an_archive_of_64_bits(home: Path) -> None:
+    path = home / "bundle.zip"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("a.txt", "w", force_zip64=True) as file:
+        file.write(b"hello")
+    assert (bundles.extract(path, INTO) / INTO / "a.txt").read_bytes() == b"hello"
+
+
 def test_several_workers_at_once(home: Path) -> None:
     archive = bundle(home, *[(f"f{index}.txt", os.urandom(10_000)) for index in range(50)])
     with ThreadPoolExecutor(8) as threads:
@@ -193,6 +200,53 @@ def test_fault_101_a_file_that_is_longer_than_declared(home: Path) -> None:
     assert "cannot be read as a zip" in refused(home, archive)
 
 
+def test_fault_101_entries_that_lie_over_one_another(home: Path) -> None:
+    archive = bundle(home, ("a", bytes(1 << 20)), *[(f"b{index}", b"") for index in range(400)])
+    raw = bytearray(archive.read_bytes())
+    first = raw.index(b"PK\x01\x02")
+    at = first
+    while (at := raw.find(b"PK\x01\x02", at + 1)) >= 0:
+        # Method, time, checksum and sizes of the entry, and where its data is: all those of the first.
+        raw[at + 10 : at + 28], raw[at + 42 : at + 46] = raw[first + 10 : first + 28], raw[first + 42 : first + 46]
+    archive.write_bytes(raw)
+    assert "a bomb" in refused(home, archive)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_fault_101_other_compressions(home: Path, method: int) -> None:
+    info = zipfile.ZipInfo("a")
+    info.compress_type = method
+    assert "in another way than by deflate" in refused(home, bundle(home, (info, b"x")))
+
+
+def test_fault_101_damaged_data(home: Path) -> None:
+    archive = bundle(home, ("a", b"hello world" * 1000))
+    raw = archive.read_bytes()
+    archive.write_bytes(raw[:35] + b"\xff" * 10 + raw[45:])
+    assert "cannot be read as a zip" in refused(home, archive)
+
+
+def test_fault_101_a_name_that_is_no_text(home: Path) -> None:
+    archive = bundle(home, ("é.py", b"x"))
+    archive.write_bytes(archive.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    assert "cannot be read as a zip" in refused(home, archive)
+
+
+def test_fault_101_an_endless_list_of_names(home: Path) -> None:
+    archive = bundle(home, ("a", b"x"))
+    raw = archive.read_bytes()
+    at, end = raw.index(b"PK\x01\x02"), raw.index(b"PK\x05\x06")
+    names = raw[at:end] * ((20 << 20) // (end - at))
+    # The size of the list, 12 bytes behind the signature of what ends the archive.
+    archive.write_bytes(raw[:at] + names + raw[end : end + 12] + len(names).to_bytes(4, "little") + raw[end + 16 :])
+    assert "its list of names has" in refused(home, archive)
+
+
+def test_fault_101_a_bomb_of_folders(home: Path) -> None:
+    deep = [("/".join([str(index), *"d" * 30, "f"]), b"") for index in range(bundles.MOST_ENTRIES // 30)]
+    assert "more than 10000 files and folders" in refused(home, bundle(home, *deep))
+
+
 def test_fault_101_encrypted(home: Path) -> None:
     archive = bundle(home, ("a", b"x"))
     raw = bytearray(archive.read_bytes())
@@ -255,6 +309,12 @@ def test_fault_010_a_read_only_folder(home: Path, read_only: Path, tmp_path: Pat
     assert folder.is_relative_to(tmp_path / "tmp")
     assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
     assert not (home / ".paceline").exists()
+
+
+def test_a_temporary_folder_that_is_a_link_is_not_used(read_only: Path, tmp_path: Path) -> None:
+    (tmp_path / "tmp" / f"paceline-{os.getuid()}").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ModelLoadError, match="belongs to somebody else"):
+        bundles.extract(read_only, INTO)
 
 
 def test_a_temporary_folder_that_others_may_write_is_not_used(read_only: Path, tmp_path: Path) -> None:

@@ -323,6 +323,22 @@ def test_what_a_dead_worker_lost_ends_at_its_own_deadline_and_riders_start_anew(
     assert again.deadline == 9.0
 
 
+def test_a_flight_has_its_items_whoever_it_starts_for():
+    field = Field()
+    flights = flights_of(field, look_up=field.look_up)
+    texts = [b"1", b"2", b"3", b"4", b"5"]
+    left, *riders = call_of(texts), *[call_of([text], deadline=200.0 - index) for index, text in enumerate(texts)]
+    flights.take(left, wanted(left, texts))
+    for rider, text in zip(riders, texts, strict=True):
+        flights.take_one(rider, text)
+    flights.leave(left)  # whose items now start for the first rider: four in a flight, and the fifth in one of its own
+
+    ((asked, found),) = field.looks
+    found([None] * len(asked))
+
+    assert [texts_of(flight) for flight in field.flying] == [texts[:4], texts[4:]]
+
+
 def test_a_rider_keeps_its_own_deadline():
     field = Field()
     flights = flights_of(field)

@@ -42,8 +42,8 @@ def column(*texts: bytes) -> np.ndarray:
     return array
 
 
-def result(layout: int, value: bytes) -> bytes:
-    return r.items([r.integers([layout]), value, r.null(), r.integers([]), r.strings([])])
+def result(layout: int, value: bytes, *more: bytes) -> bytes:
+    return r.items([r.integers([layout]), value, *more])
 
 
 # -- the format -----------------------------------------------------------------------------------------------
@@ -236,5 +236,5 @@ def test_any_item_is_a_call_or_refused(item):
     codec = StudioCodec()
     (body,) = codec.encode((column(orjson.dumps(item)),))
     calls = r.load(body).items
-    answers = codec.decode(memoryview(r.dump(r.items([result(3, r.items([], [])) for _ in calls]))))[0]
+    answers = codec.decode(memoryview(r.dump(r.items([result(3, r.items([], []), r.strings([])) for _ in calls]))))[0]
     assert len(calls) == (not isinstance(answers[0], InvalidRequest))

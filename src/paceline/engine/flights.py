@@ -207,9 +207,8 @@ class Flights:
                 self._runs.soon(self._not_run, part, call, error)
 
     def _run(self, call: Call, items: Sequence[Item], size_bytes: int, *, admitted: bool) -> None:
-        inputs = call.inputs
-        if len(items) > 1 or call.rows > 1:
-            inputs = (column([item.text for item in items]),)
+        own = len(items) == 1 and call.rows == 1 and call in items[0].waiting
+        inputs = call.inputs if own else (column([item.text for item in items]),)
         flight = Flight(inputs, len(items), call.deadline, self._landed, None, size_bytes)
         flight.items = items
         flight.starter = call

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from paceline.core.errors import Overloaded, RequestTooLarge
 from paceline.core.requests import InferRequest
-from paceline.scheduling.scheduler import Batch, Event, Scheduler
+from paceline.scheduling.batch import Batch
+from paceline.scheduling.scheduler import Event, Scheduler
 
 EVENTS = frozenset({"arrived", "cancelled", "expired", "finished", "failed", "lost", "left", "returned", "next_batch"})
 

@@ -24,11 +24,11 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from paceline.core.errors import Overloaded, RequestTooLarge
 from paceline.core.requests import DONE, QUEUED, RUNNING, InferRequest
+from paceline.scheduling.batch import Batch, Policy
 from paceline.scheduling.delay import DelayedQueue
 from paceline.scheduling.latency import LatencyModel
 from paceline.scheduling.queue import DeadlineQueue
@@ -38,43 +38,6 @@ _NO_TIME = float("inf")
 _LOSSES = 2
 
 Event = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The bounds that a scheduler keeps.
-
-    Attributes:
-        max_batch_rows: most rows in one batch.
-        instances: how many batches may run at once.
-        max_queue_requests, max_queue_bytes: bounds on what waits.
-        max_queue_delay_s: longest wait of a request for others to share its batch; 0: none.
-    """
-
-    max_batch_rows: int
-    instances: int = 1
-    max_queue_requests: int = 4096
-    max_queue_bytes: int = 256 << 20
-    max_queue_delay_s: float = 0.0
-
-
-class Batch:
-    """Requests that run together in one call on one instance.
-
-    Attributes:
-        instance: number of the instance, 0-based.
-        started: when it was closed, in monotonic seconds.
-        expected_end: predicted, for admission.
-    """
-
-    __slots__ = ("expected_end", "instance", "requests", "rows", "started")
-
-    def __init__(self, requests: list[InferRequest], rows: int, instance: int, started: float) -> None:
-        self.requests = requests
-        self.rows = rows
-        self.instance = instance
-        self.started = started
-        self.expected_end = started
 
 
 class Scheduler:

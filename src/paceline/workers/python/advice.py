@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-MADE_IN_SCRIPT: Final = "the script that pickled it defined this itself: put the definition in a module beside it, and import that"
+MADE_IN_SCRIPT: Final = (
+    "the script that pickled it had defined this: put the definition in a module beside it, and import that"
+)
 
 
 def advice(error: BaseException, code: Path) -> str | None:

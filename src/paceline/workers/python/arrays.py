@@ -244,7 +244,11 @@ def _array(value: Any, name: str) -> Array:
         raise _bad(f"output {name!r}: expected an array, got {type(value).__name__}: {one_line(error)}") from None
     if array.dtype.kind in "US":
         return array.astype(object)
-    if array.ndim and array.dtype.kind == "O" and (other := [each for each in array.flat if not isinstance(each, (str, bytes))]):
+    if (
+        array.ndim
+        and array.dtype.kind == "O"
+        and (other := [each for each in array.flat if not isinstance(each, (str, bytes))])
+    ):
         raise _bad(f"output {name!r}: expected numbers or texts, got {type(other[0]).__name__}")
     if array.dtype.kind not in "biufO" or value is None:
         raise _bad(f"output {name!r}: expected an array, got {type(value).__name__} of {array.dtype}")

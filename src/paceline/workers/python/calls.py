@@ -14,7 +14,7 @@ from paceline.workers.frames import Kind
 from paceline.workers.python.answers import Answer, Answers
 from paceline.workers.python.health import Health
 from paceline.workers.python.reading import ItemReader
-from paceline.workers.python.service import BAD_OUTPUT, Failed, Service, TensorService, any_failed
+from paceline.workers.python.service import BAD_OUTPUT, Service, TensorService, run_good
 
 
 class Calls(Protocol):
@@ -42,15 +42,13 @@ class ItemCalls:
             return self.answers.raised(error, len(texts))
 
     def _predictions(self, texts: list[Any]) -> Sequence[Any]:
-        items = texts if self._reader is None else self._reader.read(texts)
-        good = [item for item in items if not isinstance(item, Failed)] if any_failed(items) else items
-        predictions = self._service.predict(good) if good else []
-        if len(predictions) != len(good):
-            raise ModelFailed(f"expected {len(good)} predictions, got {len(predictions)}", code=BAD_OUTPUT)
-        if len(good) == len(items):
-            return predictions
-        following = iter(predictions)
-        return [item if isinstance(item, Failed) else next(following) for item in items]
+        return run_good(texts if self._reader is None else self._reader.read(texts), self._predicted)
+
+    def _predicted(self, items: list[Any]) -> Sequence[Any]:
+        predictions = self._service.predict(items)
+        if len(predictions) != len(items):
+            raise ModelFailed(f"expected {len(items)} predictions, got {len(predictions)}", code=BAD_OUTPUT)
+        return predictions
 
 
 class TensorCalls:

@@ -21,7 +21,7 @@ from paceline.core.errors import ModelLoadError, RuntimeUnavailable
 from paceline.core.tensors import Array, Tensors
 from paceline.workers.frames import About, Readiness, Setup, Tensor
 from paceline.workers.python.forests import hasten
-from paceline.workers.python.service import INVALID, Failed, Service, TensorService
+from paceline.workers.python.service import INVALID, Failed, Service, TensorService, run_good
 
 MOST_NAMED_INPUTS: Final = 64
 _KNOWN: Final = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn")
@@ -245,10 +245,7 @@ class _Columns(_Rows):
         return self._good([dict(zip(self._names, example, strict=True)) if self._names else example])
 
     def predict(self, items: list[Any]) -> Sequence[Any]:
-        checked = [self._row(item) for item in items]
-        good = [row for row in checked if not isinstance(row, Failed)]
-        predictions = iter(self._predictions(self._shaped(good)) if good else [])
-        return [row if isinstance(row, Failed) else next(predictions) for row in checked]
+        return run_good([self._row(item) for item in items], lambda rows: self._predictions(self._shaped(rows)))
 
     def _shaped(self, items: list[Any]) -> Any:
         rows = [list(item.values()) if isinstance(item, dict) else item for item in items]

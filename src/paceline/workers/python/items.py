@@ -24,7 +24,7 @@ from paceline.workers.python.contract import Contract
 from paceline.workers.python.loops import awaited
 from paceline.workers.python.parameters import Takes
 from paceline.workers.python.reading import ItemReader, failed
-from paceline.workers.python.service import BAD_OUTPUT, INVALID, Failed, any_failed
+from paceline.workers.python.service import BAD_OUTPUT, INVALID, Failed, run_good
 from paceline.workers.python.values import as_sequence, example_text, is_frame
 
 _BATCH_NOTE: Final = (
@@ -93,16 +93,12 @@ class ItemService(Code):
         Raises:
             BaseException: as `clean` and `predict` do.
         """
-        good = [item for item in items if not isinstance(item, Failed)] if any_failed(items) else items
-        if not good:
-            return items
+        return run_good(items, self._cleaned_and_predicted)
+
+    def _cleaned_and_predicted(self, items: list[Any]) -> Sequence[Any]:
         if self._clean is not None:
-            good = list(_counted(self._clean(good), len(good), "clean"))
-        outputs = self._formatted(self._predicted(good))
-        if len(good) == len(items):
-            return outputs
-        following = iter(outputs)
-        return [item if isinstance(item, Failed) else next(following) for item in items]
+            items = list(_counted(self._clean(items), len(items), "clean"))
+        return self._formatted(self._predicted(items))
 
     def format(self, output: Any) -> Any:
         """One output as its client gets it, or `Failed`."""

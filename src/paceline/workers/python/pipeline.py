@@ -69,7 +69,8 @@ class _Pipeline:
 
     def _says(self) -> list[str]:
         names = " -> ".join(stage.name for stage in self._stages)
-        shared = ", sharing their globals" if self._file.share_globals else ""
+        python = [entry for entry in self._file.modules if not entry.is_r]
+        shared = ", those in Python sharing their globals" if self._file.share_globals and len(python) > 1 else ""
         return [
             f"pipeline of {len(self._stages)} modules{shared}: {names}",
             *[f"{stage.name}: {'; '.join(stage.about.says)}" for stage in self._stages],

@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -42,6 +42,15 @@ class Failed:
 def any_failed(items: Iterable[Any]) -> bool:
     """True when one of the items is `Failed`; cheaper than asking each."""
     return Failed in set(map(type, items))
+
+
+def run_good(items: list[Any], run: Callable[[list[Any]], Sequence[Any]]) -> Sequence[Any]:
+    """What `run` makes of the items that are not `Failed`, one for each; those that are keep their places."""
+    if items and not any_failed(items):
+        return run(items)
+    good = [item for item in items if not isinstance(item, Failed)]
+    results = iter(run(good) if good else ())
+    return [item if isinstance(item, Failed) else next(results) for item in items]
 
 
 class Service(Protocol):

@@ -1,7 +1,7 @@
 """How does a batch of JSON items travel to R, and its predictions back?
 
-Body of RUN: a list of data frames; of a Studio script, a list of calls. Body of RESULT: a list with a result for each,
-`list(layout, value, types, failed, why)`. Both are written as R writes values (`serialization.py`).
+Body of RUN: a list of data frames; of a Studio script, a list of calls. Body of RESULT: a list with a result for each
+(`host/results.R`). Both are written as R writes values (`serialization.py`).
 
 Rules:
 - The worker takes one call at a time: what a RESULT answers is the last RUN.

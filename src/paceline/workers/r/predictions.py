@@ -40,18 +40,20 @@ class PredictionWriter:
         """A text for each row of a data frame, or why there is none.
 
         Args:
-            result: list(layout, value, types of a table, rows that failed, why).
+            result: list(layout, value), and where rows failed: which, and why.
 
         Raises:
             BadFrame: it is not what the host writes, or not of so many rows.
         """
         try:
-            (layout,), value, _, failed, why = result.items[0].items, *result.items[1:]
-            texts = self._texts(layout, value)
+            layout, value, *failures = result.items
+            texts = self._texts(layout.items[0], value)
             if len(texts) != rows:
                 raise BadFrame(f"R answered {rows} rows with {len(texts)} predictions")
-            for row, message in zip(failed.items, why.items, strict=True):
-                texts[row - 1] = ModelFailed(message)
+            if failures:
+                failed, why = failures
+                for row, message in zip(failed.items, why.items, strict=True):
+                    texts[row - 1] = ModelFailed(message)
         except (ValueError, IndexError, TypeError, AttributeError) as error:
             raise BadFrame(f"R answered what is no result: {error}") from None
         return texts

@@ -85,7 +85,7 @@ def logicals(values: Sequence[bool | None]) -> bytes:
 def times(values: Sequence[float | None]) -> bytes:
     """Times (`POSIXct`, in UTC), in seconds since 1970."""
     head = _TWO.pack(_DOUBLE | _IS_OBJECT | _HAS_ATTRIBUTES, len(values))
-    return head + _with_na(values).tobytes() + _TIME_CLASS + _attribute("tzone", strings(["UTC"])) + _NULL
+    return head + _with_na(values).tobytes() + _TIME_CLASS + _NULL
 
 
 def strings(values: Sequence[str | None]) -> bytes:
@@ -104,7 +104,7 @@ def items(values: Sequence[bytes], names: Sequence[str] | None = None) -> bytes:
     """A list of what has been written already."""
     flags = _LIST if names is None else _LIST | _HAS_ATTRIBUTES
     written = _TWO.pack(flags, len(values)) + b"".join(values)
-    return written if names is None else written + _attribute("names", strings(names)) + _NULL
+    return written if names is None else b"".join((written, _NAMES, strings(names), _NULL))
 
 
 def data_frame(columns: Sequence[bytes], names: Sequence[str], rows: int) -> bytes:
@@ -113,18 +113,19 @@ def data_frame(columns: Sequence[bytes], names: Sequence[str], rows: int) -> byt
         [
             _TWO.pack(_LIST | _IS_OBJECT | _HAS_ATTRIBUTES, len(columns)),
             *columns,
-            _attribute("names", strings(names)),
+            _NAMES,
+            strings(names),
             _FRAME_CLASS,
-            # Row names 1, 2, ... are kept as (NA, -rows).
-            _attribute("row.names", integers([_NA_INTEGER, -rows])),
+            _ROW_NAMES,
+            _TWO.pack(_NA_INTEGER, -rows),
             _NULL,
         ]
     )
 
 
-def _attribute(name: str, value: bytes) -> bytes:
+def _attribute(name: str, value: bytes = b"") -> bytes:
     data = name.encode()
-    return _INT.pack(_PAIRS | _HAS_TAG) + _INT.pack(_SYMBOL) + _TWO.pack(_CHARS | _UTF8, len(data)) + data + value
+    return _TWO.pack(_PAIRS | _HAS_TAG, _SYMBOL) + _TWO.pack(_CHARS | _UTF8, len(data)) + data + value
 
 
 def _with_na(values: Sequence[float | None]) -> array[float]:
@@ -135,8 +136,11 @@ def _ints(values: Sequence[int | None]) -> bytes:
     return array("i", [_NA_INTEGER if value is None else value for value in values]).tobytes()
 
 
-_TIME_CLASS: Final = _attribute("class", strings(["POSIXct", "POSIXt"]))
+_NAMES: Final = _attribute("names")
 _FRAME_CLASS: Final = _attribute("class", strings(["data.frame"]))
+# Row names 1, 2, ... are kept as the integers NA and -rows, which follow.
+_ROW_NAMES: Final = _attribute("row.names", _TWO.pack(_INTEGER, 2))
+_TIME_CLASS: Final = _attribute("class", strings(["POSIXct", "POSIXt"])) + _attribute("tzone", strings(["UTC"]))
 
 
 # -- from R -------------------------------------------------------------------------------------------------------
@@ -163,14 +167,14 @@ class _Reader:
         self._symbols: list[str] = []
 
     def value(self) -> Value:
-        flags = self._int()
-        kind = flags & 0xFF
-        if kind == _NIL:
+        if self._data[self._at] == _NIL:
+            self._at += 4
             return Value("NULL", [])
-        name, read = _KINDS.get(kind, ("", None))
+        flags, count = _TWO.unpack_from(self._data, self._at)
+        self._at += 8
+        name, read = _KINDS.get(flags & 0xFF, ("", None))
         if read is None:
-            raise ValueError(f"a value of type {kind}")
-        count = self._int()
+            raise ValueError(f"a value of type {flags & 0xFF}")
         if count < 0 or count > len(self._data):
             raise ValueError(f"a vector of {count} elements")
         values = read(self, count)

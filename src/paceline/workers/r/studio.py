@@ -76,15 +76,15 @@ def answer(result: Value, shape: Shape) -> bytes | PacelineError:
         BadFrame: it is none.
     """
     try:
-        (layout,), value, types = result.items[0].items, result.items[1], result.items[2].items
-        if layout != predictions.TABLE:
+        layout, value, types = result.items
+        if layout.items != [predictions.TABLE]:
             raise BadFrame("R answered a Studio script with no table")
         values = [predictions.elements(column) for column in value.items]
         rows = [list(row) for row in zip(*values, strict=True)]
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise BadFrame(f"R answered what is no result: {error}") from None
     try:
-        return orjson.dumps(shape({"columns": value.names or [], "types": types, "rows": rows}))
+        return orjson.dumps(shape({"columns": value.names or [], "types": types.items, "rows": rows}))
     except ModelFailed as error:
         return error
 
