@@ -15,7 +15,7 @@ import pytest
 
 from paceline.core.errors import PacelineError
 from paceline.core.requests import InferRequest
-from paceline.engine.calls import column
+from paceline.core.tensors import column
 from paceline.engine.items import ItemsModel
 from paceline.engine.kept import MemoryCache
 from paceline.engine.pool import Limits

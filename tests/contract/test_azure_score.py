@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -58,18 +58,30 @@ def run(request):
         return {"plain": request.get_json(force=True)}
     if wanted == "none":
         return AMLResponse(None, 503)
+    if wanted == "number":
+        return AMLResponse(5)
+    if wanted in ("204", "304"):
+        return AMLResponse("no body can follow", int(wanted))
+    if wanted == "form":
+        files = {name: [file.filename, file.content_type, list(file.read())] for name, file in request.files.items()}
+        return [dict(request.form), files]
     told = [request.method, request.full_path, request.headers["X-Asked"], len(request.get_data(False))]
     return AMLResponse(told, 200, json_str=True)
 """,
     "headers": """
+import asyncio
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
-def init():
-    pass
+async def init():
+    global lock
+    lock = asyncio.Lock()
+    await lock.acquire()
+    asyncio.get_running_loop().call_soon(lock.release)
 
 async def run(data, request_headers):
-    asked = request_headers.get("x-asked")
-    return AMLResponse(data, 418) if asked == "teapot" else [data, asked]
+    async with lock:  # of the loop of init
+        asked = request_headers.get("x-asked")
+        return AMLResponse(data, 418) if asked == "teapot" else [data, asked]
 """,
     "schema": """
 import numpy as np
@@ -131,9 +143,40 @@ def test_predict_works_as_well(scripts: dict[str, Served]) -> None:
     assert [each["inits"] for each in score.post("/batch-predict", [{"do": "it"}] * 3).json] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("status", ["204", "304"])
+def test_an_answer_that_has_no_body_leaves_none_for_the_next_one(scripts: dict[str, Served], status: str) -> None:
+    server = scripts["raw"].server
+    with closing(http.client.HTTPConnection(server.host, server.port, timeout=20)) as connection:
+        for path, expected in ((f"/score?do={status}", int(status)), ("/score?do=json", 200)) * 2:
+            connection.request("POST", path, "{}")
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (expected, b'{"plain":{}}' if expected == 200 else b"")
+
+
+def test_files_of_a_form(scripts: dict[str, Served]) -> None:
+    image = bytes(range(256)) + b"\r\n--not the end\r\n"
+    form = (
+        b'--b0\r\ncontent-disposition: form-data; name="title"\r\n\r\n\xc3\xbc\r\n'
+        b'--b0\r\ncontent-disposition: form-data; name="image"; filename="a b.png"\r\ncontent-type: image/png\r\n\r\n'
+        + image
+        + b"\r\n--b0--\r\n"
+    )
+    answer = ask(scripts["raw"], "POST", "/score?do=form", form, content_type="multipart/form-data; boundary=b0")
+    assert answer.json == [{"title": "ü"}, {"image": ["a b.png", "image/png", list(image)]}]
+    for kind in ("multipart/form-data", "text/plain"):
+        assert ask(scripts["raw"], "POST", "/score?do=form", form, content_type=kind).json == [{}, {}]
+
+
+def test_a_response_that_is_no_text(scripts: dict[str, Served]) -> None:
+    assert ask(scripts["raw"], "POST", "/score?do=number", b"{}").status == 500
+    assert "AMLResponse: expected text or bytes, got int; or say json_str=True" in scripts["raw"].server.output
+
+
 def test_the_model_may_be_named(scripts: dict[str, Served]) -> None:
     assert scripts["score"].post("/models/score/score", {"do": "it"}).status == 200
-    assert scripts["score"].post("/models/other/score", {"do": "it"}).status == 404
+    missing = scripts["score"].post("/models/other/score", {"do": "it"})
+    assert (missing.status, missing.headers["x-ms-run-function-failed"]) == (404, "False")
+    assert "other" in missing.json["message"]
 
 
 def test_a_string_that_run_returns_is_a_string_of_json(scripts: dict[str, Served]) -> None:

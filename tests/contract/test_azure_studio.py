@@ -225,6 +225,15 @@ def test_the_bundle_is_importable_and_under_the_working_directory(studio: Served
     assert answer["Values"] == [["from the bundle", "helper"]]
 
 
+def test_a_folder_beside_the_script_is_the_bundle_where_there_is_no_zip(tmp_path: Path) -> None:
+    body = "t['x'] = helper.X + open('./Script Bundle/y.txt').read()"
+    module = f"import helper\ndef azureml_main(t):\n    {body}\n    return t\n"
+    write(tmp_path, clean_py=module)
+    write(tmp_path / "Script Bundle", helper_py="X = 'x'\n", y_txt="y")
+    with serving(tmp_path / "clean.py") as served:
+        assert served.post("/predict", {}).json == {"x": "xy"}
+
+
 def test_predict(studio: Served) -> None:
     row = {"n": 1, "s": "a"}
     assert studio.post("/predict", row).json == row

@@ -252,8 +252,8 @@ def test_ctrl_c_leaves_what_resume_goes_on_with(place: Workplace):
         assert process.stderr is not None
         said = process.stderr.read().decode()
         assert process.wait(WAIT_S) == 130
-    assert "interrupted: 100 rows are kept in" in said
-    assert "--resume goes on with them" in said
+    assert "interrupted: 100 rows kept in" in said
+    assert "--resume goes on after the last" in said
     assert not place.out.exists()
     assert place.answers(place.part) == twice(100)
 
@@ -337,7 +337,7 @@ def test_fail_fast_stops_at_the_row_and_resume_begins_with_it(place: Workplace):
     place.model.write_text(SERVICE.replace("return {", "x + 0\n    return {"))
     done = place.run("--fail-fast")
     assert done.returncode == 7
-    assert "row 3 failed: 2 rows are kept" in done.stderr
+    assert "row 3 failed: 2 rows kept" in done.stderr
     place.model.write_text(SERVICE)
     done = place.run("--resume", "--fail-fast")
     assert done.returncode == 0, done.stderr
@@ -425,10 +425,23 @@ def test_a_full_disk_ends_it_with_its_name(place: Workplace):
         assert "Traceback" not in done.stderr
 
 
+def test_a_disk_that_fills_up_keeps_what_the_last_checkpoint_says(place: Workplace):
+    place.write_rows(range(50_000))
+    limited = ["bash", "-c", 'ulimit -f 64 && exec "$@"', "-", *place.command()]  # no file larger than 64 KiB
+    done = subprocess.run(limited, cwd=place.folder, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.returncode == 3
+    assert f"error: {place.out}: file too large\n" in done.stderr
+    assert "row" in done.stderr.splitlines()[-2], "it says what is left"
+    assert "out.jsonl" not in place.names()
+    assert place.run("--resume").returncode == 0
+    assert place.answers() == twice(50_000)
+    assert place.names() == {"service.py", "rows.jsonl", "out.jsonl"}
+
+
 def test_an_input_that_breaks_off_keeps_what_came_before(place: Workplace):
     source = place.folder / "rows.csv"
     source.write_text("x\n" + "1\n" * 200_000 + '"2\n')
     done = place.run(source=source)
     assert done.returncode == 1
     assert "rows.csv: line 200002: a quote is opened and never closed" in done.stderr
-    assert "200 000 rows are kept" in done.stderr
+    assert "200 000 rows kept" in done.stderr

@@ -174,27 +174,30 @@ def azureml_main(dataframe1):
 
 def test_each_script_has_the_folder_of_its_own_model(tmp_path: Path) -> None:
     script = """
-import os
+import json, os
 def init(): ...
 def run(data):
-    return os.environ["AZUREML_MODEL_DIR"]
+    return json.loads(data) + [os.path.basename(os.environ["AZUREML_MODEL_DIR"])]
 """
-    tables = "import os\nfolder = os.environ['AZUREML_MODEL_DIR']\ndef azureml_main(t):\n    t['first'] = folder\n    return t\n"
-    write(tmp_path / "a", one_py=tables)
+    write(tmp_path / "a", one_py=script)
     write(tmp_path / "b", two_py=script)
     with serving(pipeline(tmp_path, "a/one.py", "b/two.py")) as served:
-        assert rows(served, {"x": 1}) == [{"prediction": str(tmp_path / "b")}]
+        assert served.post("/predict", "[]").json == ["a", "b"]
 
 
 def test_the_example_of_the_first_module_and_what_is_not_deterministic(tmp_path: Path) -> None:
-    write(tmp_path, one_py=IDENTITY + "def example():\n    return {'x': 5}\n", two_py="deterministic = False\n" + IDENTITY)
+    write(
+        tmp_path, one_py=IDENTITY + "def example():\n    return {'x': 5}\n", two_py="deterministic = False\n" + IDENTITY
+    )
     with serving(pipeline(tmp_path, "one.py", "two.py"), ["--cache", "memory"]) as served:
         assert "gives no example" not in served.server.output
         assert rows(served, {"x": 1}) == [{"x": 1}]
 
 
 def test_rows_pass_in_batches_of_the_size_that_a_class_takes(tmp_path: Path) -> None:
-    model = "class M:\n    max_batch_size = 2\n    def predict(self, batch):\n        return [len(batch) for _ in batch]\n"
+    model = (
+        "class M:\n    max_batch_size = 2\n    def predict(self, batch):\n        return [len(batch) for _ in batch]\n"
+    )
     write(tmp_path, first_py=IDENTITY, model_py=model)
     path = pipeline(tmp_path, "first.py", "model.py")
     with serving(path) as served:
@@ -332,8 +335,17 @@ def test_rows_pass_through_a_function_between_tables(tmp_path: Path) -> None:
     with serving(pipeline(tmp_path, "first.py", "score.py")) as served:
         assert rows(served, {"x": 1}, {"x": 2}) == [{"prediction": 0.5}, {"prediction": 1.0}]
         answer = served.post("/predict", [{"x": 1}, {"x": "a"}])
-        assert answer.status == 500
-        assert "score: row 1" in served.server.output
+        assert (answer.status, answer.json["error"]) == (500, "score: row 1: predict raised TypeError")
+        assert "row['x'] / 2" in served.server.output
+
+
+def test_what_fails_says_which_module_it_is(tmp_path: Path) -> None:
+    write(tmp_path, first_py=IDENTITY, second_py="def azureml_main(t):\n    return t['missing']\n")
+    with serving(pipeline(tmp_path, "first.py", "second.py")) as served:
+        answer = served.post("/predict", {"x": 1})
+        assert (answer.status, answer.json["error"]) == (500, "second: the code raised KeyError")
+        assert 'second.py", line 2, in azureml_main' in served.server.output
+        assert "paceline/workers" not in served.server.output
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,20 @@ predict_fn <- function(df) {
     loop = repeat {},
     recurse = predict_fn(df),
     close = { closeAllConnections(); rep("closed", nrow(df)) },
+    reuse = { closeAllConnections(); lapply(c("one.txt", "two.txt"), file, "w"); rep("reused", nrow(df)) },
+    fork = rep(sum(unlist(parallel::mclapply(1:4, identity, mc.cores = 2))), nrow(df)),
+    read = rep(length(c(readLines("stdin"), readLines(stdin()), scan(quiet = TRUE))), nrow(df)),
+    divert = { sink(file("diverted.txt", "w"), type = "message"); rep("diverted", nrow(df)) },
+    lock = { assign("fresh", 1, globalenv()); lockBinding("fresh", globalenv()); rep("locked", nrow(df)) },
+    locked = rep(exists("fresh"), nrow(df)),
+    empty_warning = { warning(""); rep("warned", nrow(df)) },
+    strict = { options(warn = 2); warning("careful"); rep("never", nrow(df)) },
+    empty_stop = stop(),
+    bytes = stop("\\xff is no text"),
+    file = readRDS("nothing.rds"),
+    tried = try(helper(df), silent = TRUE),
+    caught = tryCatch(helper(df), error = identity),
+    handled = h(df),
     noise = { print(df); cat("to stdout"); message("to stderr"); system("echo from a child"); rep("said", nrow(df)) },
     warn = { for (i in 1:3) warning("careful"); rep("warned", nrow(df)) },
     plot = { plot(1:3); rep("drawn", nrow(df)) },
@@ -45,6 +59,8 @@ predict_fn <- function(df) {
 helper <- function(df) {
   stop("it does not work")
 }
+
+h <- function(df) helper(df)
 """
 
 
@@ -164,6 +180,17 @@ def test_fault_123_what_a_call_creates_or_changes_is_gone_at_its_end(tmp_path):
         assert [predict(server, {}).json for _ in range(3)] == [clean] * 3
 
 
+def test_fault_123_messages_go_to_the_log_again_and_locked_variables_are_gone(tmp_path):
+    with serving(tmp_path, DOING, "--no-deduplicate") as server:
+        assert [predict(server, {"do": deed}).json for deed in ("divert", "noise", "lock", "locked")] == [
+            "diverted",
+            "said",
+            "locked",
+            False,
+        ]
+        assert "to stderr" in server.output
+
+
 def test_fault_123_what_init_keeps_in_an_environment_persists(tmp_path):
     script = """
     init <- function() { state <- new.env(); state$calls <- 0; state }
@@ -215,10 +242,40 @@ def test_fault_122_what_a_script_raises_is_an_answer_in_its_own_terms(tmp_path):
         assert (answer.status, answer.json["code"]) == (500, "model_failed")
         message, *calls = answer.json["error"].split("\n")
         assert message == "Error in helper(df): it does not work:   predict_fn(df)"
-        assert calls[-1] == '  model.R:19: stop("it does not work")'
+        assert calls[-1] == '  model.R:34: stop("it does not work")'
         assert predict(server, {"do": "recurse"}).json["code"] == "model_failed"
         assert workers(server) == before
         assert predict(server, {"do": "pid"}).json == before[0]
+
+
+@pytest.mark.parametrize(
+    ("deed", "message"),
+    [
+        ("empty_stop", "Error in predict_fn(df):"),
+        ("bytes", "Error in predict_fn(df): <ff> is no text"),
+        ("strict", "Error in predict_fn(df): (converted from warning) careful"),
+        (
+            "file",
+            "Error in gzfile(file, \"rb\"): cannot open the connection (cannot open compressed file 'nothing.rds', "
+            "probable reason 'No such file or directory')",
+        ),
+        ("tried", "Error in helper(df): it does not work"),
+        ("caught", "Error in helper(df): it does not work"),
+    ],
+)
+def test_fault_122_the_message_says_what_r_knows(tmp_path, deed, message):
+    with serving(tmp_path, DOING, "--debug") as server:
+        for _ in range(2):
+            answer = predict(server, {"do": deed})
+            said, _, calls = answer.json["error"].partition("\n")
+            assert (answer.status, answer.json["code"]) == (500, "model_failed")
+            assert said.split(":   ")[0].rstrip() == message
+            assert "result_of" not in calls + said
+
+
+def test_fault_122_a_function_of_the_script_may_have_any_name(tmp_path):
+    with serving(tmp_path, DOING, "--debug") as server:
+        assert "model.R:37: helper(df)" in predict(server, {"do": "handled"}).json["error"]
 
 
 def test_fault_122_a_bad_item_does_not_fail_its_neighbours(tmp_path):
@@ -258,7 +315,17 @@ def test_fault_122_a_killed_worker_is_replaced_and_its_request_run_again(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("deed", "answer"), [("close", "closed"), ("noise", "said"), ("warn", "warned"), ("plot", "drawn")]
+    ("deed", "answer"),
+    [
+        ("close", "closed"),
+        ("reuse", "reused"),
+        ("noise", "said"),
+        ("warn", "warned"),
+        ("empty_warning", "warned"),
+        ("plot", "drawn"),
+        ("read", 0),
+        ("fork", 10),
+    ],
 )
 def test_fault_96_what_a_script_prints_closes_and_draws_does_not_reach_the_channel(tmp_path, deed, answer):
     with serving(tmp_path, DOING, "--no-deduplicate") as server:

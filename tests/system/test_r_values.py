@@ -6,6 +6,7 @@ import pytest
 
 from paceline.testing import RunningServer
 from support.r_services import needs_r, predict, predictions, serving
+from support.wire import ask, get
 
 pytestmark = [pytest.mark.slow, needs_r]
 
@@ -21,12 +22,16 @@ give <- list(
   date = function(n) rep(as.Date(c("2024-02-29", NA)), length.out = n),
   time = function(n) rep(as.POSIXct("2024-02-29 12:30:00", tz = "America/New_York"), n),
   time_with_fraction = function(n) rep(as.POSIXct("2024-02-29 12:30:00.25", tz = "UTC"), n),
+  time_between = function(n) rep(as.POSIXct(1700000000.1, origin = "1970-01-01"), n),
+  endless_time = function(n) rep(as.POSIXct(Inf, origin = "1970-01-01"), n),
+  endless_date = function(n) rep(as.Date(-Inf, origin = "1970-01-01"), n),
   broken_down_time = function(n) as.POSIXlt(rep(as.POSIXct("2024-02-29", tz = "UTC"), n)),
   difftime = function(n) rep(as.difftime(2, units = "mins"), n),
   with_names = function(n) setNames(rep(1, n), rep("row", n)),
   data_frame = function(n) data.frame(score = rep(0.5, n), label = factor(rep("a", n)), when = as.Date(NA)),
   list_column = function(n) data.frame(id = seq_len(n), near = I(rep(list(c(1L, 2L)), n))),
   named_list = function(n) list(score = rep(0.5, n), label = rep("a", n)),
+  one_for_all = function(n) list(score = rep(0.5, n), version = "v3"),
   plain_list = function(n) rep(list(list(p = c(0.1, 0.9), none = NULL, one = 5, kept = I(5), empty = list())), n),
   nested_frame = function(n) rep(list(data.frame(u = 1:2, v = c("a", "b"))), n),
   matrix = function(n) matrix(rep(c(1, 2), each = n), n),
@@ -34,6 +39,7 @@ give <- list(
   twice_the_same_name = function(n) data.frame(a = rep(1, n), a = 2, check.names = FALSE),
   nan = function(n) rep(c(NaN, 1), length.out = n),
   infinity_inside = function(n) rep(list(list(p = -Inf)), n),
+  tried = function(n) c(list(try(stop("no luck"), silent = TRUE)), rep(list(1), n - 1)),
   condition = function(n) c(list(simpleError("no luck")), rep(list(1), n - 1)),
   null = function(n) NULL,
   too_many = function(n) seq_len(n + 1),
@@ -59,12 +65,16 @@ GIVEN = {
     "date": ["2024-02-29", None],
     "time": ["2024-02-29T17:30:00Z"] * 2,
     "time_with_fraction": ["2024-02-29T12:30:00.250000Z"] * 2,
+    "time_between": ["2023-11-14T22:13:20.100000Z"] * 2,
+    "endless_time": [None] * 2,
+    "endless_date": [None] * 2,
     "broken_down_time": ["2024-02-29T00:00:00Z"] * 2,
     "difftime": [120.0] * 2,
     "with_names": [1.0] * 2,
     "data_frame": [{"score": 0.5, "label": "a", "when": None}] * 2,
     "list_column": [{"id": 1, "near": [1, 2]}, {"id": 2, "near": [1, 2]}],
     "named_list": [{"score": 0.5, "label": "a"}] * 2,
+    "one_for_all": [{"score": 0.5, "version": "v3"}] * 2,
     "plain_list": [{"p": [0.1, 0.9], "none": None, "one": 5.0, "kept": [5.0], "empty": []}] * 2,
     "nested_frame": [[{"u": 1, "v": "a"}, {"u": 2, "v": "b"}]] * 2,
     "matrix": [[1.0, 2.0]] * 2,
@@ -169,8 +179,9 @@ def test_nan_is_written_as_the_operator_chose(tmp_path, chosen, expected):
         assert predictions(server, [{"give": "nan"}] * 2) == expected
 
 
-def test_a_row_that_is_a_condition_fails_alone(server):
-    failed, good = predictions(server, [{"give": "condition"}] * 2)
+@pytest.mark.parametrize("what", ["condition", "tried"])
+def test_a_row_that_is_a_condition_fails_alone(server, what):
+    failed, good = predictions(server, [{"give": what}] * 2)
     assert (failed["code"], failed["error"], good) == ("model_failed", "no luck", 1.0)
 
 
@@ -179,6 +190,20 @@ def test_values_larger_than_any_pipe_pass_whole(server):
     assert predict(server, {"give": "echo", "echo": text}).json == text
     numbers = [number / 2 for number in range(200_000)]
     assert predict(server, {"give": "echo", "echo": numbers}).json == numbers
+
+
+def test_many_rows_and_many_columns(server):
+    numbers = list(range(100_000))
+    assert predictions(server, [{"give": "echo", "echo": each} for each in numbers]) == numbers
+    wide = {f"c{each}": each for each in range(2000)}
+    assert predict(server, wide).json == {name: str(each) for name, each in wide.items()}
+
+
+@pytest.mark.parametrize("example", ["c(a = 1, b = 2)", "list(a = 1, b = 2)", "function() data.frame(a = 1, b = 2)"])
+def test_an_example_may_have_many_forms(tmp_path, example):
+    with serving(tmp_path, f"example <- {example}\npredict_fn <- function(df) df$a + df$b\n") as server:
+        assert predict(server, {"a": 1, "b": 2}).json == 3
+        assert ask(server, get("/example")).body == b'{"a":1,"b":2}'
 
 
 def test_an_example_gives_columns_of_nothing_their_type(tmp_path):

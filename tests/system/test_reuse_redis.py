@@ -80,6 +80,12 @@ def test_a_list_is_looked_for_item_by_item(service: Recording) -> None:
     assert service.ran.count("known") == 1
 
 
+def test_a_long_list_is_looked_for_and_kept_in_parts(service: Recording) -> None:
+    items = [f"long {index}" for index in range(20_000)]
+    until(lambda: service.post("/batch-predict", items).headers["x-cache"] == "hit")
+    assert [each["item"] for each in service.post("/batch-predict", items).json] == items
+
+
 def test_equal_requests_share_one_question_and_one_run(service: Recording) -> None:
     item = '"many at once"'
     with connections(service.server, 50) as wires:

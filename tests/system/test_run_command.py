@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from support.services import serving, write
+from support.wire import until
 
 pytestmark = pytest.mark.slow
 needs_r = pytest.mark.skipif(shutil.which("R") is None, reason="R is not installed")
@@ -178,17 +179,19 @@ def test_rows_of_a_function_alone(folder: Path) -> None:
 
 
 def test_a_table_of_predictions_in_parquet(folder: Path) -> None:
-    write(folder, mixed_py="def predict(row: dict):\n    return {'x': row['x'] / 2, 'm': row['x'] if row['x'] > 1 else 'one'}\n")
-    good(run(folder, "mixed.py", "--input", "in.csv", "--output", "out.parquet"))
+    write(
+        folder, mixed_py="def predict(row: dict):\n    return {'half': row['x'] / 2, 'mixed': row['x'] % 2 or 'even'}\n"
+    )
+    good(run(folder, "mixed.py", "--input", "-", "--output", "out.parquet", stdin="x\n1\n2\n"))
     table = pyarrow.parquet.read_table(folder / "out.parquet")
-    assert table.to_pydict() == {"x": [0.5, 1.0, 1.5, 2.0], "m": ["one", "2", "3", "4"]}
+    assert table.to_pydict() == {"half": [0.5, 1.0], "mixed": ["1", "even"]}
 
 
 def test_rows_pass_in_batches_of_the_size_that_a_class_takes(folder: Path) -> None:
-    write(
-        folder,
-        sizes_py="class M:\n    max_batch_size = 3\n    def predict(self, batch):\n        return [len(batch)] * len(batch)\n",
+    model = (
+        "class M:\n    max_batch_size = 3\n    def predict(self, batch):\n        return [len(batch) for _ in batch]\n"
     )
+    write(folder, sizes_py=model)
     assert parsed(good(run(folder, "sizes.py", "--input", "in.csv"))) == [["prediction"], ["3"], ["3"], ["3"], ["1"]]
 
 
@@ -212,17 +215,20 @@ def test_a_number_that_64_bits_cannot_hold_is_text(folder: Path) -> None:
     assert good(run(folder, "same.py", "--input", "-", stdin=text)) == text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing(folder: Path, number: int) -> None:
-    write(folder, sleeps_py="import pathlib, time\ndef azureml_main(t):\n    pathlib.Path('runs').touch()\n    time.sleep(60)\n")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_an_interrupted_run_leaves_nothing(folder: Path, number: int, code: int) -> None:
+    write(
+        folder,
+        sleeps_py="import pathlib, time\ndef azureml_main(t):\n    pathlib.Path('runs').touch()\n    time.sleep(60)\n",
+    )
     (folder / "out.csv").write_text("of before")
     before = {path.name for path in folder.iterdir()} | {"runs"}
     command = [sys.executable, "-m", "paceline", "run", "sleeps.py", "--input", "in.csv", "--output", "out.csv"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: (folder / "runs").exists())
+        until(lambda: (folder / "runs").exists(), 30.0)
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
-    assert process.returncode != 0
+    assert process.returncode == code
     assert "Traceback" not in said
     assert (folder / "out.csv").read_text() == "of before"
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == before - {"__pycache__"}

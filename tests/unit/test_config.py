@@ -226,7 +226,13 @@ def test_two_ports_are_two():
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://:s3c/ret@h:1/0", "redis://me:s3c@ret@h:1/0", "foo://me:s3c:ret@h", "redis://h:1/0?password=s3cret&db=1"],
+    [
+        "redis://:s3c/ret@h:1/0",
+        "redis://me:s3c@ret@h:1/0",
+        "foo://me:s3c:ret@h",
+        "redis://me:s3c ret@h",
+        "redis://h:1/0?password=s3cret&db=1",
+    ],
 )
 def test_fault_108_a_password_is_not_shown(url: str):
     assert "s3c" not in without_password(url)

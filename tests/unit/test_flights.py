@@ -20,7 +20,8 @@ from paceline.core.errors import (
     RequestTooLarge,
 )
 from paceline.core.requests import RUNNING
-from paceline.engine.calls import Call, Flight, column
+from paceline.core.tensors import column
+from paceline.engine.calls import Call, Flight
 from paceline.engine.flights import Flights
 from paceline.engine.kept import Found, Kept
 
@@ -87,6 +88,10 @@ class Field:
 
 def texts_of(flight: Flight) -> list[bytes]:
     return flight.inputs[0].tolist()
+
+
+def ends_by(flight: Flight) -> float:
+    return min(part.deadline for part in flight.parts or [flight])
 
 
 def prediction(text: bytes) -> bytes:
@@ -169,10 +174,18 @@ class AnyTraffic(RuleBasedStateMachine):
     def begins(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.field.flying)).state = RUNNING
 
+    @precondition(lambda self: self.field.flying)
+    @rule(data=st.data())
+    def is_cut(self, data: st.DataObject) -> None:
+        """A worker has died: what it ran runs again, row by row."""
+        flight = data.draw(st.sampled_from(self.field.flying))
+        if flight.state is RUNNING and flight.parts is None:
+            flight.rows_apart()
+
     @rule(seconds=st.integers(1, 10))
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
-        for flight in [flight for flight in self.field.flying if flight.deadline <= self.now]:
+        for flight in [flight for flight in self.field.flying if ends_by(flight) <= self.now]:
             if flight in self.field.flying:
                 self.field.land(flight, DeadlineExceeded("late"))
         if self.field.look_at <= self.now:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.core.errors import InvalidRequest
+from paceline.core.errors import ConfigError, InvalidRequest
 from paceline.offline import csv_records
 from paceline.offline import rows as rows_module
 from paceline.offline.lines import CsvLines, JsonLines, Scored
+from paceline.offline.output import Checkpoint, Output
 from paceline.offline.progress import ProgressBar, clock, grouped
-from paceline.offline.rows import Row, Rows, format_of
+from paceline.offline.rows import Identity, Row, Rows, format_of
 
 
 def read(path: Path, form: Any, *, skip: int = 0, wants_lists: bool = False) -> list[Row]:
@@ -193,6 +195,27 @@ def test_a_key_that_is_no_column_is_the_rows_error():
     row = good('{"a": 1, "z": 2}')
     assert lines.write([row]).decode() == ",\"the prediction has 'z', which the first one had not: it had a\"\n"
     assert row.failed
+
+
+def test_rows_that_were_written_in_part_are_in_no_checkpoint(tmp_path: Path):
+    new = Checkpoint(format="jsonl", input=Identity(1, ""), model="")
+    output = Output(str(tmp_path / "out"), "jsonl", new)
+    rows = [Scored(number, b'"%05d"' % number) for number in range(1, 10_001)]
+    output.write(rows[:1000])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # as on a full disk, the last write is cut off
+    try:
+        with pytest.raises(ConfigError, match="out: file too large"):
+            output.write(rows[1000:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    output.checkpoint()
+    output.close()
+
+    output = Output(str(tmp_path / "out"), "jsonl", new, resume=True)
+    output.write(rows[output.rows :])
+    output.finish()
+    assert (tmp_path / "out").read_bytes() == JsonLines().write(rows)
 
 
 def test_errors_alone_are_written_in_the_end():

@@ -9,6 +9,7 @@ import click
 from paceline.cli.main import DEBUG
 
 _PIPE = "-"
+_INTERRUPTED = 130
 
 
 @click.command("run")
@@ -45,7 +46,7 @@ def command(
     out depends on the table alone. `paceline serve` keeps the interpreters, and gives the same tables.
 
     Exit codes: 0, the output is written; 2, the command line, 3, the pipeline's file or a table, or 4, a module is
-    wrong; 1, a module failed.
+    wrong; 1, a module failed; 130, interrupted by Ctrl-C.
     """
     ctx.meta[DEBUG] = debug
     if as_json and target == _PIPE:
@@ -69,7 +70,11 @@ def command(
         said = f"{each.name}: {each.rows} rows in {each.run_s:.2f} s, after {each.setup_s:.2f} s to initialise"
         click.echo(f"paceline: {said}", err=True)
 
-    tables = modules.run(inputs, parameters, done)
+    try:
+        tables = modules.run(inputs, parameters, done)
+    except KeyboardInterrupt:
+        click.echo("paceline: interrupted: nothing is written", err=True)
+        ctx.exit(_INTERRUPTED)
     if not tables:
         raise click.ClickException("the last module gave no table")
     if len(tables) > 1:

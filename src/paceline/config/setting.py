@@ -19,7 +19,7 @@ AUTO = "auto"
 _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no"})
 _LONGEST_SHOWN = 60
-_PASSWORD = re.compile(r"(?<=://)\S*(?=@)|(?<=password=)[^&\s'\"]+")
+_PASSWORD = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&\s'\"]+")
 
 
 class BadValue(ValueError):

@@ -157,6 +157,13 @@ class Signature:
         )
 
 
+def column(elements: Sequence[Any]) -> Array:
+    """An array of objects, of one axis, that holds the elements as they are."""
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array
+
+
 def bf16_to_float32(bits: Array) -> Array:
     """The numbers that BF16 bit patterns stand for."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

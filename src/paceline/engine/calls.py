@@ -7,9 +7,7 @@ differ, at most as many as a batch may have. Every item of a call waits for one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from paceline.core.errors import PacelineError
 from paceline.core.requests import InferRequest
@@ -65,10 +63,3 @@ class Flight(InferRequest):
 
     items: Sequence[Item]
     starter: Call
-
-
-def column(elements: Sequence[Any]) -> Array:
-    """An array of objects."""
-    array = np.empty(len(elements), object)
-    array[:] = elements
-    return array

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from paceline.core.errors import ConfigError
-from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
+from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, column
 
 # Sizes tried for open dimensions behind the batch, until the model runs.
 _OPEN_SIZES = (8, 1, 32, 224, 3, 128, 2)
@@ -92,9 +92,7 @@ def _json_items(path: Path) -> Array:
     items = document if isinstance(document, list) else [document]
     if not items:
         raise ValueError("holds no item")
-    texts = np.empty(len(items), object)
-    texts[:] = [json.dumps(item).encode() for item in items]
-    return texts
+    return column([json.dumps(item).encode() for item in items])
 
 
 def _from_npz(path: Path, signature: Signature) -> dict[str, Array]:

@@ -19,8 +19,8 @@ import numpy as np
 
 from paceline.core.errors import DeadlineExceeded, ModelFailed, Overloaded, PacelineError
 from paceline.core.requests import RUNNING, InferRequest
-from paceline.core.tensors import Array
-from paceline.engine.calls import FIRST, Call, Flight, Item, Rows, Wanted, column
+from paceline.core.tensors import Array, column
+from paceline.engine.calls import FIRST, Call, Flight, Item, Rows, Wanted
 from paceline.engine.kept import Kept, LookUp
 from paceline.engine.riders import Riders
 
@@ -247,6 +247,8 @@ class Flights:
     def _landed(self, request: InferRequest) -> None:
         assert isinstance(request, Flight)
         items, error = request.items, request.error
+        if error is None and len(items) == 1 and self._landed_alone(request, items[0]):
+            return
         self._take_off_the_list(items)
         if error is None:
             assert request.outputs is not None
@@ -261,6 +263,28 @@ class Flights:
             self._start_anew(items, lambda call: call.deadline <= request.deadline, error)
         else:
             self._start_anew(items, lambda call: call is request.starter, error)
+
+    def _landed_alone(self, flight: Flight, item: Item) -> bool:
+        """What most flights are, in a third of the time: one item, for one call of one row. False: it is not that."""
+        if len(item.waiting) != 1:
+            return False
+        (call,) = item.waiting
+        outputs = flight.outputs
+        assert outputs is not None
+        prediction = outputs[0][0]
+        if call.rows != 1 or type(prediction) is not bytes:
+            return False
+        item.flight = None
+        if self._under_way.get(item.text) is item:
+            del self._under_way[item.text]
+        if self._landed_item is not None:
+            self._landed_item(item.text, prediction)
+        call.service_s, call.queue_s, call.batch_rows = flight.service_s, flight.queue_s, flight.batch_rows
+        call.items = None
+        self._riders.remove(call)
+        call.outputs = outputs
+        self._runs.end(call)
+        return True
 
     def _settle(self, item: Item, outcome: bytes | PacelineError, flight: Flight) -> None:
         if self._landed_item is not None and isinstance(outcome, bytes):
@@ -321,6 +345,8 @@ class Flights:
                 left.setdefault(call, []).append((item.text, rows))
         # The last deadline first: its flight is the one that the others may ride to their end.
         for call in sorted(left, key=lambda call: -call.deadline):
+            if call.items is None:
+                continue  # it has left, because another was told
             if is_over(call):
                 self._fail(call, error)
                 continue

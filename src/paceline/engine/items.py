@@ -33,6 +33,9 @@ class ItemsModel(HostedModel):
         deduplicate: let equal items run once.
         cache: where predictions are kept.
         options: of `HostedModel`.
+
+    Attributes:
+        cache: what is told about the predictions that are kept; None: none are.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ItemsModel(HostedModel):
             max_queue_bytes=max_queue_bytes,
             **options,
         )
+        self.cache: Counted | None = cache
         self._memory = cache if isinstance(cache, MemoryCache) else None
         self._elsewhere = cache if isinstance(cache, RedisCache) else None
         self._share = deduplicate and self.about.deterministic and not self.about.raw
@@ -68,11 +72,6 @@ class ItemsModel(HostedModel):
             landed=None if cache is None else cache.keep,
             look_up=None if self._elsewhere is None else self._elsewhere.look_up,
         )
-
-    @property
-    def cache(self) -> Counted | None:
-        """What is told about the predictions that are kept; None: none are."""
-        return self._memory or self._elsewhere
 
     @property
     def shared_rows(self) -> int:

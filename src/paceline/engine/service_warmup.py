@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from paceline.core.errors import ModelFailed, ModelLoadError, PacelineError
-from paceline.core.tensors import Signature, Tensors
+from paceline.core.tensors import Signature, Tensors, column
 from paceline.engine import examples
 from paceline.engine.pool import Limits
 from paceline.engine.timing import typical_run_s
@@ -209,9 +209,7 @@ def _own_examples(signature: Signature, worker: Worker) -> Tensors:
     """What the code's `example()` gave; synthetic rows for tensors that it says nothing of."""
     items = [bytes(item) for item in worker.readiness.examples]
     if signature.items:
-        column = np.empty(len(items), object)
-        column[:] = items
-        return (column,) if items else ()
+        return (column(items),) if items else ()
     return examples.from_items(items, signature) if items else next(examples.synthetic(signature, 3))
 
 

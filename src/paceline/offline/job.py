@@ -23,7 +23,7 @@ from paceline.config.settings import ServeSettings
 from paceline.core.errors import ConfigError, PacelineError
 from paceline.offline.lines import Scored
 from paceline.offline.output import Checkpoint, Output
-from paceline.offline.progress import ProgressBar, clock, grouped
+from paceline.offline.progress import ProgressBar, clock, grouped, rows_of
 from paceline.offline.rows import Format, Rows
 from paceline.offline.scoring import Scorer, open_model
 from paceline.workers.service import Source
@@ -196,13 +196,15 @@ class Job:
             failed = f", {grouped(summary.failed)} of them failed" if summary.failed else ""
             rate = f"{grouped(round(summary.rows_per_s))} rows/s"
             took = f"{clock(summary.seconds)} ({rate})" if summary.seconds >= 1 else rate
-            self._bar.say(f"{grouped(summary.rows)} rows{failed}, {took}: {summary.output}")
+            self._bar.say(f"{rows_of(summary.rows)}{failed}, {took}: {summary.output}")
 
     def _what_is_left(self) -> str:
         output = self._output
-        if output.resumable and output.kept:
-            return f"{grouped(output.kept)} rows are kept in {output.path}.part; --resume goes on with them"
-        return f"{grouped(output.rows)} rows were written" if output.rows else "no row was written"
+        if not output.resumable:
+            return f"{rows_of(output.rows)} written" if output.rows else "no row was written"
+        if not output.kept:
+            return "no row was kept"
+        return f"{rows_of(output.kept)} kept in {output.path}.part; --resume goes on after the last"
 
     def _opened(self) -> Output:
         wanted = self._wanted

@@ -21,11 +21,10 @@ import numpy as np
 
 from paceline.config.pipeline_file import read_pipeline
 from paceline.core.errors import ConfigError, InstanceLost, InvalidRequest, ModelFailed, PacelineError
-from paceline.offline.table_files import Table
 from paceline.workers.service import Options, ServiceModel, Source, is_service
+from paceline.workers.studio_items import PORTS, Table, of_records
 from paceline.workers.worker import Worker
 
-_PORTS: Final = ("dataframe1", "dataframe2")
 _MOST_NAMED: Final = 20
 
 
@@ -90,7 +89,7 @@ class Modules:
                 try:
                     ready = time.monotonic()
                     # What a module gives beyond what the next one takes ends there; what the operator gives must fit.
-                    taken = max(1, worker.about.tables) if place else len(_PORTS)
+                    taken = max(1, worker.about.tables) if place else len(PORTS)
                     tables = [*self._call(worker, tables[:taken], parameters)]
                 finally:
                     worker.stop()
@@ -109,7 +108,7 @@ class Modules:
     ) -> Sequence[Table | None]:
         if "execute" not in worker.about.routes:
             return [self._rows(worker, tables[0] if tables else None)]
-        item: dict[str, Any] = dict(zip(_PORTS, [*tables, None, None], strict=False))
+        item: dict[str, Any] = dict(zip(PORTS, [*tables, None, None], strict=False))
         if worker.about.parameters:
             self._took_parameters = True
             item["parameters"] = parameters
@@ -128,8 +127,7 @@ class Modules:
         texts = self._asked(worker, [msgspec.json.encode(row) for row in rows]) if rows else []
         predictions = [msgspec.json.decode(text) for text in texts]
         records = [each if isinstance(each, dict) else {"prediction": each} for each in predictions]
-        columns = list(dict.fromkeys(name for each in records for name in each))
-        return Table(columns, [[each.get(name) for name in columns] for each in records])
+        return of_records(records, worker.model)
 
     def _asked(self, worker: Worker, items: list[bytes]) -> list[bytes]:
         """The predictions for some items, in batches as the code wants them."""

@@ -71,7 +71,7 @@ class Output:
     def __init__(self, path: str, form: Format, new: Checkpoint | None, *, resume: bool = False) -> None:
         self.path = path
         self.note = ""
-        self.complete = False
+        self.complete = self._broken = False
         self.rows = self.failed = self.resumed = self.kept = 0
         self._part = Path(f"{path}.part")
         self._beside = Path(f"{path}.part.json")
@@ -104,7 +104,7 @@ class Output:
 
     def checkpoint(self) -> None:
         """Make sure that what is written can be gone on with."""
-        if self._last is None or self._lines.held or self.complete:
+        if self._last is None or self._lines.held or self.complete or self._broken:
             return
         with _named(self.path):
             self._file.flush()
@@ -142,9 +142,11 @@ class Output:
 
     def _put(self, data: bytes) -> None:
         rest = memoryview(data)
+        self._broken = True  # until all is written: a part of it must not get into a checkpoint
         with _named(self.path):
             while rest:
                 rest = rest[self._file.write(rest) :]
+        self._broken = False
 
     # -- opening ----------------------------------------------------------------------------------------------
 
@@ -213,11 +215,15 @@ class Output:
     def _say(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint: whoever reads it finds the old one or the new one."""
         new = self._beside.with_name(f"{self._beside.name}.new")
-        with new.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(checkpoint), indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._beside)
+        try:
+            with new.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(checkpoint), indent=2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._beside)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
 
 
 def _open(path: Path, mode: str) -> IO[bytes]:

@@ -62,7 +62,7 @@ class ProgressBar:
     def _text(self, rows: int, failed: int, fraction: float | None) -> str:
         (began, rows_then, then), (now, _, _) = self._marks[0], self._marks[-1]
         seconds = max(now - began, 1e-9)
-        parts = [f"{grouped(rows)} rows", f"{grouped(round((rows - rows_then) / seconds))}/s"]
+        parts = [rows_of(rows), f"{grouped(round((rows - rows_then) / seconds))}/s"]
         if failed:
             parts.append(f"{grouped(failed)} failed")
         if fraction is not None:
@@ -88,6 +88,11 @@ class ProgressBar:
 def grouped(number: int) -> str:
     """A number with a space between thousands."""
     return f"{number:,}".replace(",", " ")
+
+
+def rows_of(number: int) -> str:
+    """Such as `1 row` or `20 000 rows`."""
+    return f"{grouped(number)} row{'s' * (number != 1)}"
 
 
 def clock(seconds: float) -> str:

@@ -23,19 +23,12 @@ import msgspec
 from paceline.core.errors import ConfigError, RuntimeUnavailable
 from paceline.offline.rows import header_problem
 from paceline.workers import studio_types
+from paceline.workers.studio_items import Table
 
 PIPE: Final = "-"
 _PARQUET: Final = (".parquet", ".pq")
 _CSV: Final = (".csv", ".txt")
 _MOST_FIELD: Final = 64 << 20
-
-
-class Table(msgspec.Struct):
-    """A table, as Studio modules take and give it in JSON."""
-
-    columns: list[str]
-    rows: list[list[Any]]
-    types: list[str] | None = None
 
 
 def check_target(path: str, flag: str) -> None:

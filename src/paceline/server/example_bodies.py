@@ -18,8 +18,8 @@ from paceline.core.tensors import Array, DataType, Signature, Tensors
 from paceline.server.json_tensors import dumps, to_json
 
 NO_EXAMPLE: Final = (
-    "the code gives no example: let `example()`, beside `predict` or in its class, return an item, "
-    "or give --examples FILE"
+    "the code gives no example: let `example()`, beside `predict` or in its class (in R `example`, beside "
+    "`predict_fn`), return an item, or give --examples FILE"
 )
 """What to tell whoever asks for an example of user code that has none."""
 

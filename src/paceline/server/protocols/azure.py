@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 
 from paceline.core.errors import InstanceLost, ModelFailed, ModelNotReady, PacelineError
 from paceline.core.requests import InferRequest
+from paceline.core.tensors import column
 from paceline.engine.hosted import HostedModel
 from paceline.server.app import App
 from paceline.server.calls import Body, Encoded, Inference
@@ -80,7 +81,7 @@ class _Azure:
 
         try:
             call = Inference(desk, http, self._served(model, "execute"), "azure")
-            call.start((item_codec.column([azure_studio.item(http.body)]),), encode)
+            call.start((column([azure_studio.item(http.body)]),), encode)
         except PacelineError as error:
             desk.fail(http, error)
 

@@ -17,6 +17,7 @@ import msgspec
 
 from paceline.core.errors import ModelFailed
 from paceline.core.requests import InferRequest
+from paceline.core.tensors import column
 from paceline.engine.hosted import HostedModel
 from paceline.server.calls import Body, Desk, Encoded, Inference
 from paceline.server.http1 import JSON, HttpRequest
@@ -26,6 +27,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _CONNECTION: Final = ("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 _OURS: Final = frozenset((*_CONNECTION, "content-length", "content-type", "date", "server", "x-request-id"))
+_WITHOUT_BODY: Final = (204, 205, 304)  # the bytes of one would be read as the next answer
 _HOP_BY_HOP: Final = frozenset(name.encode() for name in _CONNECTION)
 
 
@@ -55,7 +57,7 @@ def start(desk: Desk, http: HttpRequest, served: HostedModel) -> None:
         PacelineError: it cannot be.
     """
     answering = _Answering(desk)
-    Inference(answering, http, served, "azure").start((item_codec.column([_item(http)]),), answering.encode)
+    Inference(answering, http, served, "azure").start((column([_item(http)]),), answering.encode)
 
 
 def member(body: bytes, name: str) -> Any:
@@ -90,7 +92,7 @@ class _Answering:
                 kind = value.encode("latin-1")
             elif name.lower() not in _OURS and not name.lower().startswith("x-ms-run-function"):
                 lines.append(line)
-        return response.body, kind, b"".join(lines)
+        return b"" if response.status in _WITHOUT_BODY else response.body, kind, b"".join(lines)
 
     def reply(
         self, call: HttpRequest, status: int, body: Body, content_type: bytes = b"", extra: bytes = b"", /

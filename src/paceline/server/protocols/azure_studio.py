@@ -22,8 +22,8 @@ import orjson
 
 from paceline.core.errors import Detail, InvalidRequest, ModelFailed, PacelineError, SignatureMismatch
 from paceline.server.json_tensors import decode
+from paceline.workers.studio_items import PORTS, Table
 
-_PORTS: Final = ("dataframe1", "dataframe2")
 _INPUTS: Final = ("input1", "input2")
 _IN_THEIR_WORDS: Final = re.compile(r"^(dataframe[12])(\.rows|\.columns|\.types)?|^parameters\b")
 _THEIR_WORDS: Final = {
@@ -59,14 +59,8 @@ class _Table(msgspec.Struct):
     ColumnTypes: list[str] | None = None
 
 
-class _Output(msgspec.Struct):
-    columns: list[str]
-    rows: list[list[Any]]
-    types: list[str] | None = None
-
-
 class _Outputs(msgspec.Struct):
-    tables: list[_Output | None]
+    tables: list[Table | None]
 
 
 _REQUEST: Final = msgspec.json.Decoder(_Request)
@@ -83,7 +77,7 @@ def item(body: Any) -> bytes:
     """
     request: _Request = decode(body, _REQUEST)
     _require_utf_8(body)
-    document: dict[str, Any] = dict.fromkeys(_PORTS)
+    document: dict[str, Any] = dict.fromkeys(PORTS)
     document.update(_tables(request.Inputs or {}))
     document["parameters"] = request.GlobalParameters or {}
     return msgspec.json.encode(document)
@@ -116,10 +110,10 @@ def error(problem: PacelineError, status: int, body: bytes) -> bytes:
 
 def _tables(inputs: dict[str, msgspec.Raw]) -> dict[str, Any]:
     """The tables, by port."""
-    if len(inputs) > len(_PORTS):
+    if len(inputs) > len(PORTS):
         raise SignatureMismatch(f"Inputs: a module takes two tables, got {len(inputs)}")
     named = inputs.keys() <= set(_INPUTS)
-    ports = {name: _PORTS[_INPUTS.index(name) if named else place] for place, name in enumerate(inputs)}
+    ports = {name: PORTS[_INPUTS.index(name) if named else place] for place, name in enumerate(inputs)}
     return {ports[name]: _table(raw, f"Inputs.{name}") for name, raw in inputs.items()}
 
 
@@ -144,7 +138,7 @@ def _of_objects(objects: list[dict[str, msgspec.Raw]]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "typed": False}
 
 
-def _written(table: _Output, wanted: Wanted) -> Any:
+def _written(table: Table, wanted: Wanted) -> Any:
     rows = [[_text(value) for value in row] for row in table.rows]
     if wanted.as_objects:
         return [dict(zip(table.columns, row, strict=True)) for row in rows]

@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +15,7 @@ import numpy as np
 
 from paceline.core.errors import DecodeError, Detail, InvalidRequest
 from paceline.core.requests import InferRequest
-from paceline.core.tensors import Array, Tensors
+from paceline.core.tensors import Array, Tensors, column
 from paceline.server.calls import Encoded
 from paceline.server.http1 import JSON
 from paceline.server.json_tensors import decode, raise_decode_error
@@ -33,7 +32,7 @@ def one(body: Any) -> Tensors:
     """
     text = bytes(decode(body, _ONE))
     _require_utf_8(text, body)
-    array = np.empty(1, object)
+    array = np.empty(1, object)  # faster than `column`, and there is one for every request
     array[0] = text
     return (array,)
 
@@ -75,13 +74,6 @@ def texts(array: Array, where: str) -> Array:
             ) from error
         items.append(item[0])
     return column(items)
-
-
-def column(items: Sequence[Any]) -> Array:
-    """An array of objects that holds `items`."""
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array
 
 
 def prediction(request: InferRequest) -> bytes:

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from paceline.core.errors import DecodeError, InvalidRequest, SignatureMismatch
-from paceline.core.tensors import Array, DataType, Signature, TensorSpec
+from paceline.core.tensors import Array, DataType, Signature, TensorSpec, column
 from paceline.server.json_tensors import Bytes
 
 HEADER: Final = b"inference-header-content-length"
@@ -79,7 +79,7 @@ class Blobs:
             )
         self._at = end
         if spec.datatype is DataType.BYTES:
-            return _objects(_strings(memoryview(self._body)[start:end], count, spec.name))
+            return column(_strings(memoryview(self._body)[start:end], count, spec.name))
         expected = count * spec.datatype.itemsize_bytes
         if expected != size_bytes:
             raise SignatureMismatch(
@@ -163,7 +163,7 @@ def _raw_string(body: Bytes, spec: TensorSpec, model: str) -> Array:
         raise InvalidRequest(
             f"for the BYTES raw input '{spec.name}', model '{model}' must have input shape [1]", model=model
         )
-    return _objects([bytes(body)]).reshape((1,) * len(spec.shape))
+    return column([bytes(body)]).reshape((1,) * len(spec.shape))
 
 
 def _strings(data: memoryview, count: int, name: str) -> list[bytes]:
@@ -185,12 +185,6 @@ def _strings(data: memoryview, count: int, name: str) -> list[bytes]:
             f"unexpected number of string elements {len(found)} for inference input '{name}', expecting {count}"
         )
     return found
-
-
-def _objects(items: list[bytes]) -> Array:
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array
 
 
 def _packed(array: Array) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from paceline.core.errors import InvalidRequest, SignatureMismatch
-from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
+from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, column
 from paceline.engine.examples import to_bf16
 from paceline.server.protocols.tfs_tensors import narrowed
 
@@ -84,9 +84,7 @@ def _array(found: list[Any], spec: TensorSpec) -> Array:
     flat = [value for values in found for value in values]
     datatype = spec.datatype
     if datatype is DataType.BYTES:
-        array = np.empty(len(flat), object)
-        array[:] = flat
-        return array
+        return column(flat)
     if datatype is DataType.BF16:
         return to_bf16(np.array(flat, np.float32))
     if datatype.is_float:

@@ -6,8 +6,11 @@ that such scripts use; `AMLResponse` is an answer with a status and headers.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from email import message_from_bytes
+from email.message import Message
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -40,15 +43,24 @@ class Headers(Mapping[str, str]):
 class Arguments(dict[str, str]):
     """The first value of each name in a query or a form."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         super().__init__()
-        self._pairs = parse_qsl(text, keep_blank_values=True)
+        self._pairs = list(pairs)
         for name, value in self._pairs:
             self.setdefault(name, value)
 
     def getlist(self, name: str) -> list[str]:
         """All values of a name."""
         return [value for each, value in self._pairs if each == name]
+
+
+class UploadedFile(io.BytesIO):
+    """A file in a form: it can be read, and handed to what opens files."""
+
+    def __init__(self, data: bytes, name: str, content_type: str) -> None:
+        super().__init__(data)
+        self.filename = name
+        self.content_type = content_type
 
 
 class AMLRequest:
@@ -68,7 +80,7 @@ class AMLRequest:
         self.path = path
         self.query_string = query.encode()
         self.headers = Headers(headers)
-        self.args = Arguments(query)
+        self.args = Arguments(parse_qsl(query, keep_blank_values=True))
         self.data = body
 
     @property
@@ -98,8 +110,29 @@ class AMLRequest:
 
     @property
     def form(self) -> Arguments:
-        """The fields of a form that is encoded as a query is."""
-        return Arguments(self.data.decode() if self.mimetype == "application/x-www-form-urlencoded" else "")
+        """The fields of a form that are no files."""
+        if self.mimetype == "application/x-www-form-urlencoded":
+            return Arguments(parse_qsl(self.data.decode(), keep_blank_values=True))
+        return Arguments((name, data.decode()) for name, head, data in self._parts() if head.get_filename() is None)
+
+    @property
+    def files(self) -> dict[str, UploadedFile]:
+        """The files of a form, by the name of their field."""
+        parts = ((name, head.get_filename(), head, data) for name, head, data in self._parts())
+        return {name: UploadedFile(data, file, head.get_content_type()) for name, file, head, data in parts if file}
+
+    def _parts(self) -> Iterator[tuple[str, Message, bytes]]:
+        """Name, headers and content of each part of a form."""
+        kind = message_from_bytes(f"content-type: {self.content_type}\r\n\r\n".encode("latin-1", "replace"))
+        boundary = kind.get_boundary()
+        if self.mimetype != "multipart/form-data" or not boundary:
+            return
+        for part in (b"\r\n" + self.data).split(b"\r\n--" + boundary.encode())[1:]:
+            if part.startswith(b"--"):
+                return
+            lines, _, data = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+            head = message_from_bytes(lines + b"\r\n\r\n")
+            yield str(head.get_param("name", "", "content-disposition")), head, data
 
     def get_data(self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False) -> Any:
         """The body, as bytes or as text."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from paceline.core.errors import InvalidRequest, ModelFailed
-from paceline.core.tensors import Tensors
+from paceline.core.tensors import Tensors, column
 from paceline.workers import frames
 from paceline.workers.arena import Arena
 from paceline.workers.channel import Channel
@@ -58,9 +56,8 @@ class Answers:
         """The answer with these predictions, some of which may be `Failed`. What cannot be written is."""
         texts = self._writer.texts(predictions)
         failures = self._failures(texts) if any_failed(texts) else []
-        column = np.empty(len(texts), object)
-        column[:] = [b"" if isinstance(text, Failed) else text for text in texts] if failures else texts
-        return Answer(Kind.RESULT, encode([column], self._arena, failures))
+        written = column([b"" if isinstance(text, Failed) else text for text in texts] if failures else texts)
+        return Answer(Kind.RESULT, encode([written], self._arena, failures))
 
     def tensors(self, outputs: Tensors) -> Answer:
         """The answer with these outputs."""

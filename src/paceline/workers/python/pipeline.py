@@ -5,12 +5,14 @@ Rules:
   is given the rows of the first table, and gives one row for each. Without one, items pass.
 - Modules in Python share this interpreter, each with its own view of it (`namespaces.py`), or one namespace
   (`share_globals`). Those in R run in an R process of their own, below this one, that ends with it.
+- What fails says the name of its module, where there are several.
 - A worker whose R process has died is of no use: it ends, and is replaced as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -18,14 +20,15 @@ from typing import Any, Final
 import msgspec
 
 from paceline.config.pipeline_file import ModuleEntry, PipelineFile, read_pipeline
-from paceline.core.errors import ConfigError, ModelLoadError
+from paceline.core.errors import ConfigError, InvalidRequest, ModelFailed, ModelLoadError
 from paceline.workers.frames import About, Setup
 from paceline.workers.python import score, studio
 from paceline.workers.python.arguments import Arguments
 from paceline.workers.python.items import ItemService
 from paceline.workers.python.namespaces import Shared, View, check_bundles
+from paceline.workers.python.reading import failed
 from paceline.workers.python.recognition import recognise as recognise_written
-from paceline.workers.python.service import Failed, Service
+from paceline.workers.python.service import INVALID, Failed, Service, run_good
 from paceline.workers.python.stages import ItemStage, RStage, Stage, StudioStage
 from paceline.workers.python.surroundings import BUNDLE_FOLDER, bundle_of, expect_scoring, variables_for
 
@@ -67,6 +70,20 @@ class _Pipeline:
         examples = [stage.setup(setup) for stage in self._stages]
         return examples[0]
 
+    @contextmanager
+    def _named(self, stage: Stage) -> Iterator[None]:
+        """Put the name of the module before what goes wrong in it."""
+        try:
+            yield
+        except Exception as error:
+            if len(self._stages) == 1:
+                raise
+            found = failed(error, "the code")
+            text = f"{stage.name}: {found.message}"
+            if found.code == INVALID:
+                raise InvalidRequest(text) from None
+            raise ModelFailed(text, code=found.code, detail=found.detail) from None
+
     def _says(self) -> list[str]:
         names = " -> ".join(stage.name for stage in self._stages)
         python = [entry for entry in self._file.modules if not entry.is_r]
@@ -99,8 +116,9 @@ class TablePipeline(_Pipeline):
     def _run(self, frames: studio.Frames, parameters: dict[str, Any]) -> studio.Frames:
         studio.check_wanted(frames, self.about.tables, parameters, self.about.parameters)
         for stage in self._stages:
-            # A module has a table for each of its ports; what one makes beyond that ends with it.
-            frames = stage.run_tables(frames[: stage.ports], parameters)
+            with self._named(stage):
+                # A module has a table for each of its ports; what one makes beyond that ends with it.
+                frames = stage.run_tables(frames[: stage.ports], parameters)
         return frames
 
 
@@ -119,12 +137,10 @@ class ItemPipeline(_Pipeline):
         )
 
     def predict(self, items: list[Any]) -> Sequence[Any]:
-        results: list[bytes | Failed] = [bytes(item) for item in items]
+        results: Sequence[bytes | Failed] = [bytes(item) for item in items]
         for stage in self._stages:
-            good = [index for index, each in enumerate(results) if not isinstance(each, Failed)]
-            texts = [text for text in results if not isinstance(text, Failed)]
-            for index, outcome in zip(good, stage.run_items(texts), strict=True):
-                results[index] = outcome
+            with self._named(stage):
+                results = run_good(list(results), stage.run_items)
         return [each if isinstance(each, Failed) else msgspec.Raw(each) for each in results]
 
 

@@ -3,7 +3,6 @@
 Rules:
 - A stage takes tables and gives tables, or takes items and gives items. Studio modules know tables only; functions,
   classes and `predict_fn` in R know items, and are given the rows of a table where tables pass.
-- What goes wrong in a stage fails the request with the name of its module.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import msgspec
 import numpy as np
 
 from paceline.core.errors import InstanceLost, InvalidRequest, ModelFailed, PacelineError
+from paceline.workers import studio_items
 from paceline.workers.frames import About, Setup
 from paceline.workers.python import studio, tables
 from paceline.workers.python.namespaces import View
@@ -96,7 +96,7 @@ class _Rows:
         Raises:
             InvalidRequest, ModelFailed: a row failed.
         """
-        rows = [] if frames[0] is None else tables.to_records(tables.to_table(frames[0]))
+        rows = [] if frames[0] is None else studio_items.records_of(tables.to_table(frames[0]))
         texts = [msgspec.json.encode(row) for row in rows]
         most = self.about.max_batch_rows or len(texts) or 1
         batches = [self.run_items(texts[start : start + most]) for start in range(0, len(texts), most)]
@@ -104,13 +104,13 @@ class _Rows:
         values = []
         for index, prediction in enumerate(predictions):
             if isinstance(prediction, Failed):
-                text = f"{self.name}: row {index}: {prediction.message}"
+                text = f"row {index}: {prediction.message}"
                 if prediction.code == INVALID:
                     raise InvalidRequest(text)
                 raise ModelFailed(text, code=prediction.code, detail=prediction.detail)
             values.append(msgspec.json.decode(prediction))
         records = [value if isinstance(value, dict) else {"prediction": value} for value in values]
-        return [tables.to_frame(tables.of_records(records, self.name), self.name)]
+        return [tables.to_frame(studio_items.of_records(records, self.name), self.name)]
 
 
 class ItemStage(_Rows):
@@ -148,7 +148,7 @@ class RStage(_Rows):
         self.name = name
         self._worker: Worker = start(Source(script), f"{model}: {name}", _threads(), Options(), bundle)
         self.about = self._worker.hello(_PATIENCE_S)
-        self.ports = self.about.tables or len(studio.PORTS)
+        self.ports = self.about.tables or len(studio_items.PORTS)
         self.takes_parameters = self.about.parameters
 
     def setup(self, setup: Setup) -> Sequence[Any]:
@@ -157,13 +157,13 @@ class RStage(_Rows):
     def run_tables(self, frames: studio.Frames, parameters: Mapping[str, Any]) -> studio.Frames:
         if "execute" not in self.about.routes:
             return super().run_tables(frames, parameters)
-        named = dict(zip(studio.PORTS, [*frames, None, None], strict=False))
+        named = dict(zip(studio_items.PORTS, [*frames, None, None], strict=False))
         item: dict[str, Any] = {port: None if each is None else tables.to_table(each) for port, each in named.items()}
         if self.takes_parameters:
             item["parameters"] = dict(parameters)
         (text,) = self.run_items([msgspec.json.encode(item)])
         if isinstance(text, Failed):
-            raise ModelFailed(f"{self.name}: {text.message}", code=text.code, detail=text.detail)
+            raise ModelFailed(text.message, code=text.code, detail=text.detail)
         found = msgspec.json.decode(text, type=_Tables).tables
         return [None if table is None else tables.to_frame(table, self.name) for table in found]
 
@@ -184,7 +184,7 @@ class RStage(_Rows):
 
 
 class _Tables(msgspec.Struct):
-    tables: list[tables.Table | None]
+    tables: list[studio_items.Table | None]
 
 
 def _failed(error: PacelineError) -> Failed:

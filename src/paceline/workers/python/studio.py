@@ -5,12 +5,7 @@
 
 Rules:
 - What stands outside `azureml_main` is evaluated once for each worker, when the module is imported, and kept.
-- Each item is one call, for a module may compute over all of its rows. An item is
-      {"dataframe1": TABLE, "dataframe2": TABLE, "parameters": {...}}     -> {"tables": [TABLE, ...]}
-      {"dataframe1": [ROW, ...], ...}                                     -> {"output1": [ROW, ...], ...}
-      [ROW, ...]                                                          -> [ROW, ...], of the first output
-      ROW                                                                 -> ROW
-  where ROW is an object of values by column, and TABLE is as in `tables.py`.
+- Each item is one call: see `studio_items.py`.
 - A module that takes `parameters` is given those of the request; to any other, a request must not send some.
 """
 
@@ -21,22 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from paceline.core.errors import InvalidRequest, ModelLoadError
+from paceline.core.errors import InvalidRequest, ModelFailed, ModelLoadError
+from paceline.workers import studio_items
 from paceline.workers.frames import About, Setup
 from paceline.workers.python import tables
 from paceline.workers.python.reading import failed
-from paceline.workers.python.service import Failed
+from paceline.workers.python.service import BAD_OUTPUT
+from paceline.workers.studio_items import PORTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Frames = list["pd.DataFrame | None"]
-Outputs = list[dict[str, Any] | None]
 ENTRY: Final = "azureml_main"
-PORTS: Final = ("dataframe1", "dataframe2")
-_KEYS: Final = frozenset((*PORTS, "parameters"))
 
 
 def recognise(module: ModuleType, name: str | None = None) -> StudioService | None:
@@ -85,7 +77,7 @@ class Module:
         """Its output tables; None where it returned none in a place.
 
         Raises:
-            tables.BadTable: there are none.
+            ModelFailed: there are none.
             Exception: what the module raises.
         """
         padded = [*frames, *[None] * len(PORTS)][: self.ports]
@@ -167,68 +159,12 @@ def check_wanted(
 
 def _alone(item: Any, run: Run) -> Any:
     try:
-        return _answer(item, run)
+        call = studio_items.read(item)
+        frames = [None if table is None else tables.to_frame(table, port) for port, table in call.tables.items()]
+        outputs = run(frames, call.parameters)
+        return call.shape([None if frame is None else tables.to_table(frame) for frame in outputs])
     except Exception as error:
         return failed(error, ENTRY)
-
-
-def _answer(item: Any, run: Run) -> Any:
-    frames, parameters, shape = _read(item)
-    try:
-        outputs = [None if frame is None else tables.to_table(frame) for frame in run(frames, parameters)]
-    except tables.BadTable as error:
-        return Failed(str(error), "bad_model_output")
-    return shape(outputs)
-
-
-def _read(item: Any) -> tuple[list[pd.DataFrame | None], dict[str, Any], Callable[[Outputs], Any]]:
-    """The tables and parameters of an item, and how its answer is written."""
-    if isinstance(item, list):
-        return [tables.to_frame(tables.of_records(item, "the item"), "the item")], {}, _first_rows
-    if not isinstance(item, dict):
-        raise InvalidRequest("expected a row (an object of values by column), a list of rows, or tables by name")
-    if not (item.keys() <= _KEYS and item.keys() & set(PORTS)):
-        return [tables.to_frame(tables.of_records([item], "the item"), "the item")], {}, _only_row
-    given = [item.get(port) for port in PORTS]
-    parameters = item.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise InvalidRequest("parameters: expected an object")
-    frames = [_frame(table, port) for table, port in zip(given, PORTS, strict=True)]
-    as_rows = any(isinstance(table, list) for table in given)
-    return frames, parameters, _all_rows if as_rows else _all_tables
-
-
-def _frame(table: Any, port: str) -> pd.DataFrame | None:
-    if table is None:
-        return None
-    if isinstance(table, list):
-        return tables.to_frame(tables.of_records(table, port), port)
-    try:
-        return tables.to_frame(msgspec.convert(table, tables.Table), port)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{port}: {error}") from None
-
-
-def _all_tables(outputs: Outputs) -> Any:
-    return {"tables": outputs}
-
-
-def _all_rows(outputs: Outputs) -> Any:
-    return {f"output{number}": tables.to_records(table) for number, table in enumerate(outputs, 1) if table is not None}
-
-
-def _first_rows(outputs: Outputs) -> Any:
-    return tables.to_records(outputs[0]) if outputs and outputs[0] is not None else []
-
-
-def _only_row(outputs: Outputs) -> Any:
-    rows = _first_rows(outputs)
-    if len(rows) == 1:
-        return rows[0]
-    return Failed(
-        f"the module returned {len(rows)} rows for one: send a list of rows to get as many as there are",
-        "bad_model_output",
-    )
 
 
 def _outputs(returned: Any, name: str) -> Frames:
@@ -236,15 +172,13 @@ def _outputs(returned: Any, name: str) -> Frames:
     if isinstance(returned, (pandas.DataFrame, pandas.Series)):
         returned = (returned,)
     if not isinstance(returned, (tuple, list)):
-        raise tables.BadTable(
-            f"{name}: {ENTRY} returned {type(returned).__name__}: expected a DataFrame or a sequence of them"
-        )
+        text = f"{name}: {ENTRY} returned {type(returned).__name__}: expected a DataFrame or a sequence of them"
+        raise ModelFailed(text, code=BAD_OUTPUT)
     found = [each.to_frame() if isinstance(each, pandas.Series) else each for each in returned]
     for each in found:
         if each is not None and not isinstance(each, pandas.DataFrame):
-            raise tables.BadTable(
-                f"{name}: {ENTRY} returned a sequence with {type(each).__name__}: expected DataFrames"
-            )
+            text = f"{name}: {ENTRY} returned a sequence with {type(each).__name__}: expected DataFrames"
+            raise ModelFailed(text, code=BAD_OUTPUT)
     return found
 
 

@@ -1,7 +1,5 @@
 """How does a table travel between JSON and a DataFrame?
 
-    {"columns": ["age", "name"], "rows": [[41, "Ada"], [null, "Bo"]], "types": ["Double", "String"]}
-
 Rules:
 - Values keep the type that they have in JSON. `types` (the names of .NET, as Studio writes them) say otherwise, and so
   does `"typed": false`, which marks a table of a Studio client: see `studio_types.py`.
@@ -15,34 +13,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from paceline.core.errors import InvalidRequest, RuntimeUnavailable
+from paceline.core.errors import InvalidRequest, ModelFailed, RuntimeUnavailable
 from paceline.workers import studio_types
+from paceline.workers.python.service import BAD_OUTPUT
+from paceline.workers.studio_items import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # The widest of each kind: what a module multiplies does not wrap around.
 _DTYPES: Final = {"UInt64": "uint64", "Single": "float64", "Double": "float64", "Decimal": "float64", "Boolean": "bool"}
-
-
-class BadTable(ValueError):
-    """A DataFrame that JSON cannot carry."""
-
-
-class Table(msgspec.Struct, omit_defaults=True):
-    """A table in JSON.
-
-    Attributes:
-        types: of the columns, out of `studio_types.TYPES`; None: as the values are.
-        typed: False: the values are strings, whatever they mean.
-    """
-
-    columns: list[str]
-    rows: list[list[Any]]
-    types: list[str] | None = None
-    typed: bool = True
 
 
 def pandas() -> Any:
@@ -67,9 +47,8 @@ def to_frame(table: Table, where: str) -> pd.DataFrame:
         where: what the table is called, for messages.
 
     Raises:
-        InvalidRequest: it is no table.
+        InvalidRequest: a value does not fit the type of its column.
     """
-    _check(table, where)
     width = len(table.columns)
     values: list[Any] = list(zip(*table.rows, strict=True)) if table.rows else [()] * width
     if table.types is not None:
@@ -89,47 +68,16 @@ def to_table(frame: pd.DataFrame) -> dict[str, Any]:
     """What a DataFrame is in JSON: columns, types and rows.
 
     Raises:
-        BadTable: two columns have one name.
+        ModelFailed: two columns have one name.
     """
     columns = [str(name) for name in frame.columns]
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
-        raise BadTable(f"the DataFrame has two columns {twice!r}")
+        raise ModelFailed(f"the DataFrame has two columns {twice!r}", code=BAD_OUTPUT)
     described = [_described(frame.iloc[:, index]) for index in range(len(columns))]
     values = [column for _, column in described]
     rows = [list(row) for row in zip(*values, strict=True)] if columns else [[] for _ in range(len(frame))]
     return {"columns": columns, "types": [kind for kind, _ in described], "rows": rows}
-
-
-def of_records(records: Sequence[Any], where: str) -> Table:
-    """The table of a list of row objects: every key is a column, and what a row lacks is missing.
-
-    Raises:
-        InvalidRequest: one of them is no object.
-    """
-    columns: dict[str, None] = {}
-    for index, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise InvalidRequest(f"{where}[{index}]: expected an object of values by column, got {_kind(record)}")
-        columns.update(dict.fromkeys(record))
-    return Table(list(columns), [[record.get(name) for name in columns] for record in records])
-
-
-def to_records(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """The row objects of a table."""
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
-
-
-def _check(table: Table, where: str) -> None:
-    if len(set(table.columns)) < len(table.columns):
-        twice = next(name for name in table.columns if table.columns.count(name) > 1)
-        raise InvalidRequest(f"{where}.columns: {twice!r} is there twice")
-    width = len(table.columns)
-    for index, row in enumerate(table.rows):
-        if len(row) != width:
-            raise InvalidRequest(f"{where}.rows[{index}]: expected {width} values, got {len(row)}")
-    if table.types is not None and len(table.types) != width:
-        raise InvalidRequest(f"{where}.types: expected {width}, got {len(table.types)}")
 
 
 def _typed(column: Sequence[Any], kind: str, where: str) -> Any:
@@ -211,8 +159,3 @@ def _type_of(values: Iterable[Any]) -> str:
     if kinds == {int}:
         return "Int64"
     return "Double" if kinds and kinds <= {int, float} else "String"
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")

@@ -124,7 +124,8 @@ def _read(file: Path) -> list[str]:
     for number, name in named:
         if name and _NAME.fullmatch(name) is None:
             raise ModelLoadError(
-                f"{file}:{number}: expected the name of an R package, got {name[:60]!r}", hint="one name a line"
+                f"{file}:{number}: expected the name of an R package, got {name[:60]!r}",
+                hint="one name a line, without a version",
             )
     return list(dict.fromkeys(name for _, name in named if name))
 

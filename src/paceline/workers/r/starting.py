@@ -24,6 +24,8 @@ from paceline.workers.worker import Worker
 _HOST: Final = Path(__file__).with_name("host")
 _FUNCTION: Final = "predict_fn"
 _STUDIO: Final = b"maml.map"
+# Room for objects before R collects garbage; its own 350k make it stop every hundred calls or so. 20 MB.
+_ROOM: Final = {"R_NSIZE": os.environ.get("R_NSIZE", "1M")}
 
 
 class RWorker(Worker):
@@ -58,7 +60,7 @@ def start(source: Source, model: str, threads: int, options: Options, bundle: Pa
             *(*program, f"--file={_HOST / 'host.R'}", "--args", *map(str, told)),
         ]
 
-    env = {**_utf8(), **_with_library(library), **options.env}
+    env = {**_ROOM, **_utf8(), **_with_library(library), **options.env}
     return RWorker(command, FunctionCodec(options.nonfinite), model=model, threads=threads, env=env, pipes=True)
 
 

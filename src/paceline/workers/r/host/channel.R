@@ -22,9 +22,14 @@ open_channel <- function() {
   channel$writes <- fifo(paste0("/dev/fd/", arguments$writes), "wb", blocking = TRUE)
 }
 
-# As good as `isOpen`, which stops where a connection is none any more.
+# A number tells nothing of a connection: it may be another one's by now.
 check_channel <- function() {
-  if (!all(c(channel$reads, channel$writes) %in% getAllConnections())) open_channel()
+  if (!(is_there(channel$reads) && is_there(channel$writes))) open_channel()
+}
+
+is_there <- function(connection) {
+  number <- as.integer(connection)
+  number %in% getAllConnections() && identical(attr(getConnection(number), "conn_id"), attr(connection, "conn_id"))
 }
 
 receive <- function() {

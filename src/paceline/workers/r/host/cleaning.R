@@ -12,10 +12,10 @@ MOST_ATTACHED <- 16L
 
 # From now on calls find what is there now.
 remember <- function() {
-  kept$names <- ls(globalenv(), all.names = TRUE, sorted = FALSE)
+  kept$names <- names(globalenv())
   kept$variables <- variables(kept$names)
   kept$options <- options()
-  kept$option_count <- length(.Options)
+  kept$option_values <- as.list(.Options)
   kept$folder <- getwd()
   kept$search <- search()
   kept$attached <- 0L
@@ -27,6 +27,7 @@ clean <- function() {
   if (!identical(search(), kept$search)) check_search()
   if (!identical(getwd(), kept$folder)) setwd(kept$folder)
   while (sink.number() > 0L) sink()
+  if (sink.number("message") != 2L) sink(type = "message")
   if (length(.Devices) > 1L) grDevices::graphics.off()
 }
 
@@ -37,17 +38,17 @@ variables <- function(names) {
 }
 
 restore_variables <- function() {
-  new <- setdiff(ls(globalenv(), all.names = TRUE, sorted = FALSE), kept$names)
-  if (length(new)) rm(list = new[!vapply(new, bindingIsLocked, NA, globalenv())], envir = globalenv())
+  now <- names(globalenv())
+  new <- now[is.na(match(now, kept$names))]
+  if (length(new)) rm(list = new, envir = globalenv())
   list2env(kept$variables, globalenv())
 }
 
 restore_options <- function() {
-  options(kept$options)
-  if (length(.Options) != kept$option_count) {
-    new <- setdiff(names(options()), names(kept$options))
-    options(structure(vector("list", length(new)), names = new))
-  }
+  # To look costs a tenth of setting them all.
+  if (identical(as.list(.Options), kept$option_values)) return()
+  new <- setdiff(names(options()), names(kept$options))
+  options(c(kept$options, structure(vector("list", length(new)), names = new)))
 }
 
 check_search <- function() {

@@ -2,18 +2,20 @@
 #
 # Rules:
 # - Errors have R's message and the call that it names; the detail has the calls of the script, and where they stand.
-# - Warnings go to the log, each text once: R would keep them until an end that never comes.
+# - Warnings go to the log, each text once: R would keep them until an end that never comes. One that came with an error
+#   is part of its message: R warns that there is no such file, and then says that it cannot open the connection.
 
 warned <- new.env(parent = emptyenv())
 MOST_WARNINGS <- 100L
 MOST_CALLS <- 30L
-# How a script is read, and a statement at its top level is run: no calls of the script's.
-OURS <- "^(eval\\(expression|parse\\(text = lines)"
+# How a script is read, a statement at its top level is run, and R tries: no calls of the script's.
+OURS <- "^(eval\\(expression|parse\\(text = lines|tryCatchList\\(|tryCatchOne\\(|doTryCatch\\()"
 
 # list(value = ), or list(trouble = ) with what `frames.Trouble` holds.
 guarded <- function(run, code = "model_failed") {
   calls <- NULL
-  kept$depth <- Inf
+  script_ends()
+  warned$last <- NULL
   tryCatch(
     withCallingHandlers(
       list(value = run()),
@@ -27,17 +29,33 @@ guarded <- function(run, code = "model_failed") {
 # What is called from now on, by the function that says so, is the script's.
 script_begins <- function() kept$depth <- sys.parent()
 
+script_ends <- function() kept$depth <- Inf
+
 trouble_of <- function(error, calls, code) {
   # What is wrong with an answer is not in a line of the script.
   if (inherits(error, "bad_output")) return(list(message = conditionMessage(error), code = "bad_model_output"))
-  message <- strsplit(conditionMessage(error), "\n", fixed = TRUE)[[1L]]
-  call <- conditionCall(error)
-  if (!is.null(call) && grepl(OURS, shown(call, 60L))) call <- NULL
+  # A message may be empty, or of several lines.
+  lines <- c(strsplit(message_of(error), "\n", fixed = TRUE)[[1L]], "")
+  call <- script_call(error)
   # R's own parser and `stop(call. = FALSE)` name no call.
-  text <- if (is.null(call)) message[1L] else paste0("Error in ", shown(call, 60L), ": ", trimws(message[1L]))
-  trouble <- list(message = text, detail = paste(c(message[-1L], calls), collapse = "\n"), code = code)
+  text <- if (is.null(call)) lines[1L] else paste0("Error in ", shown(call, 60L), ": ", trimws(lines[1L]))
+  if (!is.null(call) && identical(call, warned$last$call)) text <- sprintf("%s (%s)", text, warned$last$text)
+  detail <- paste(c(lines[-c(1L, length(lines))], calls), collapse = "\n")
+  trouble <- list(message = text, detail = detail, code = code)
   if (inherits(error, "packageNotFoundError")) trouble <- c(missing_package(error$package), trouble["detail"])
   trouble
+}
+
+# The call that a condition names, if it is one of the script's.
+script_call <- function(condition) {
+  call <- conditionCall(condition)
+  if (is.null(call) || grepl(OURS, shown(call, 60L))) NULL else call
+}
+
+# In UTF-8, whatever bytes it holds.
+message_of <- function(condition) {
+  text <- enc2utf8(paste(conditionMessage(condition), collapse = "\n"))
+  if (validUTF8(text)) text else iconv(text, "UTF-8", "UTF-8", sub = "byte")
 }
 
 missing_package <- function(package) {
@@ -54,7 +72,7 @@ missing_package <- function(package) {
 script_calls <- function(calls, depth) {
   calls <- calls[seq_along(calls) > depth]
   words <- vapply(calls, shown, "", 100L)
-  handling <- grep("^(\\.handleSimpleError\\(|h\\(|\\(function \\(error\\))", words)
+  handling <- grep("^(\\.handleSimpleError\\(|\\(function \\(error\\))", words)
   if (length(handling)) words <- words[seq_len(handling[[1L]] - 1L)]
   words <- paste0(vapply(calls[seq_along(words)], place, ""), words)
   # `stop` is told of by its place alone.
@@ -75,11 +93,15 @@ shown <- function(call, width) {
   if (nchar(text, "bytes") > width) paste0(strtrim(text, width), "...") else text
 }
 
+# Obeys the option `warn`: 2 makes errors of warnings, which R does where nobody muffles them; below 0 nobody hears them.
 log_warning <- function(warning) {
-  text <- conditionMessage(warning)
-  if (length(warned) < MOST_WARNINGS && is.null(warned[[text]])) {
-    assign(text, TRUE, envir = warned)
-    call <- conditionCall(warning)
+  level <- getOption("warn")
+  if (level >= 2L) return()
+  text <- message_of(warning)
+  call <- script_call(warning)
+  warned$last <- list(call = call, text = text)
+  if (level >= 0L && length(warned$texts) < MOST_WARNINGS && !(text %in% warned$texts)) {
+    warned$texts <- c(warned$texts, text)
     say("warning%s: %s", if (is.null(call)) "" else paste(" in", shown(call, 60L)), text)
   }
   tryInvokeRestart("muffleWarning")

@@ -19,5 +19,5 @@ for (file in c("json.R", "channel.R", "results.R", "errors.R", "cleaning.R", "sc
   force(serve)
   # Scripts are evaluated here, and find nothing of ours.
   rm(list = ls(globalenv(), all.names = TRUE), envir = globalenv())
-  serve()
+  invisible(serve())
 })(host$serve)

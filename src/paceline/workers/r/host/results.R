@@ -1,60 +1,72 @@
 # Makes what a script returned plain: vectors, lists and names, which `predictions.py` writes as JSON.
 #
 # Rules:
-# - A result is list(layout, value, types, failed, why): of a table the types of its columns; the rows that failed, and
-#   why. Layouts: an element a row, a column a name, a table.
+# - A result is list(layout, value). Layouts: an element a row; a column a name; a table, and then the types of its
+#   columns. Where rows failed, which ones and why come next.
 # - Factors are their labels. Dates are ISO 8601, and so are times, in UTC. A difftime is in seconds.
+# - In a named list a single value is one for all rows.
 # - Names of vectors say nothing (`predict` puts row numbers there), names of lists are keys.
 
 ROWS <- 1L
 COLUMNS <- 2L
 TABLE <- 3L
+# What `tryCatch(..., error = identity)` and `try` return.
+FAILURES <- c("condition", "try-error")
 
 bad_output <- function(...) {
   stop(structure(class = c("bad_output", "error", "condition"), list(message = sprintf(...), call = NULL)))
 }
 
-result <- function(layout, value, types = NULL, failed = NULL, why = NULL) list(layout, value, types, failed, why)
-
 # The predictions for a data frame of `rows` rows.
 result_of <- function(value, rows, by) {
+  if (is.object(value) && inherits(value, FAILURES)) stop(condition_of(value))
   if (is.data.frame(value)) return(columns_result(value, nrow(value), rows, by))
   if (is.atomic(value) && !is.null(value)) {
     if (length(dim(value)) > 1L) return(matrix_result(value, rows, by))
     check_rows(length(value), rows, by)
-    return(result(ROWS, plain_vector(value)))
+    return(list(ROWS, plain_vector(value)))
   }
   if (inherits(value, "POSIXlt")) return(result_of(as.POSIXct(value), rows, by))
   if (!is.list(value)) bad_output("%s returned %s for %d rows: expected a value for each", by, kind_of(value), rows)
   if (is.null(names(value))) return(list_result(value, rows, by))
+  named_result(value, rows, by)
+}
+
+named_result <- function(value, rows, by) {
   lengths <- vapply(value, NROW, 1L)
   if (any(lengths != rows)) {
-    wrong <- which(lengths != rows)[[1L]]
-    bad_output("%s returned a named list: expected %d values in each column, got %d in '%s'",
-               by, rows, lengths[[wrong]], names(value)[[wrong]])
+    single <- lengths == 1L & vapply(value, function(column) is.null(dim(column)), NA)
+    value[single] <- lapply(value[single], rep, rows)
+    wrong <- which(lengths != rows & !single)
+    if (length(wrong)) {
+      bad_output("%s returned a named list: expected %d values in each column, got %d in '%s'",
+                 by, rows, lengths[[wrong[[1L]]]], names(value)[[wrong[[1L]]]])
+    }
   }
   columns_result(value, rows, rows, by)
 }
 
+condition_of <- function(failure) if (inherits(failure, "try-error")) attr(failure, "condition") else failure
+
 list_result <- function(value, rows, by) {
   check_rows(length(value), rows, by)
-  failed <- which(vapply(value, inherits, NA, "condition"))
-  why <- vapply(value[failed], conditionMessage, "")
+  failed <- which(vapply(value, inherits, NA, FAILURES))
+  why <- vapply(value[failed], function(each) message_of(condition_of(each)), "")
   value[failed] <- list(NULL)
-  result(ROWS, lapply(value, nested), failed = failed, why = enc2utf8(why))
+  c(list(ROWS, lapply(value, nested)), if (length(failed)) list(failed, why))
 }
 
 matrix_result <- function(value, rows, by) {
   check_rows(nrow(value), rows, by)
   if (length(dim(value)) > 2L) bad_output("%s returned an array of %d dimensions: expected two", by, length(dim(value)))
-  if (is.null(colnames(value))) return(result(ROWS, matrix_rows(value)))
+  if (is.null(colnames(value))) return(list(ROWS, matrix_rows(value)))
   columns_result(as.data.frame(value, optional = TRUE), rows, rows, by)
 }
 
 columns_result <- function(value, got, rows, by) {
   check_rows(got, rows, by)
   if (!length(value)) bad_output("%s returned a data frame without columns", by)
-  result(COLUMNS, plain_columns(value))
+  list(COLUMNS, plain_columns(value))
 }
 
 check_rows <- function(got, rows, by) {
@@ -86,7 +98,7 @@ plain_vector <- function(vector) {
 
 unclassed <- function(vector) {
   if (is.factor(vector)) return(as.character(vector))
-  if (inherits(vector, "Date")) return(format(vector, "%Y-%m-%d"))
+  if (inherits(vector, "Date")) return(iso(vector, "%Y-%m-%d"))
   if (inherits(vector, "POSIXct")) return(iso_time(vector))
   if (inherits(vector, "difftime")) return(as.double(vector, units = "secs"))
   # Whole numbers of 64 bits in the clothes of doubles.
@@ -96,9 +108,15 @@ unclassed <- function(vector) {
 
 iso_time <- function(time) {
   seconds <- as.double(unclass(time))
-  whole <- all(seconds == floor(seconds), na.rm = TRUE)
-  text <- format(time, if (whole) "%Y-%m-%dT%H:%M:%SZ" else "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC")
-  text[is.na(seconds)] <- NA
+  if (all(seconds == floor(seconds), na.rm = TRUE)) return(iso(time, "%Y-%m-%dT%H:%M:%SZ"))
+  # `format` cuts off what is beyond the last digit, and a number is seldom exactly its decimal digits.
+  iso(.POSIXct(seconds + 5e-7), "%Y-%m-%dT%H:%M:%OS6Z")
+}
+
+# Neither infinity nor NA is a day.
+iso <- function(time, form) {
+  text <- format(time, form, tz = "UTC")
+  text[!is.finite(time)] <- NA
   text
 }
 

@@ -18,22 +18,19 @@ load_script <- function() {
     eval(expressions[[index]], globalenv())
   }
   kept$line <- NULL
-  kept$depth <- Inf
+  script_ends()
   function_service()
 }
 
 function_service <- function(wanted = arguments$wanted) {
   if (!exists(wanted, globalenv(), mode = "function", inherits = FALSE)) stop(not_recognised(wanted), call. = FALSE)
   predict_fn <- get(wanted, globalenv(), mode = "function", inherits = FALSE)
-  types <- NULL
+  with_state <- takes_state(predict_fn)
+  state <- types <- NULL
   list(
     about = about_function(wanted),
     setup = function() {
-      state <- initialised()
-      if (takes_state(predict_fn)) {
-        predict_with <- predict_fn
-        predict_fn <<- function(df) predict_with(df, state)
-      }
+      state <<- initialised()
       example <- example_items()
       types <<- example$types
       example$items
@@ -42,7 +39,8 @@ function_service <- function(wanted = arguments$wanted) {
       rows <- .row_names_info(df, 2L)
       if (!is.null(types)) df <- completed(df, types, rows)
       script_begins()
-      value <- predict_fn(df)
+      value <- if (with_state) predict_fn(df, state) else predict_fn(df)
+      script_ends()
       result_of(value, rows, wanted)
     }
   )
@@ -96,7 +94,7 @@ example_items <- function() {
   example <- get0("example", globalenv(), inherits = FALSE)
   if (is.function(example)) example <- example()
   if (is.null(example)) return(list(items = list(), types = NULL))
-  if (!is.data.frame(example) && !is.null(names(example))) example <- list(example)
+  if (!is.data.frame(example) && !is.null(names(example))) example <- list(as.list(example))
   items <- if (is.data.frame(example)) frame_rows(example) else lapply(example, nested)
   types <- if (is.data.frame(example)) example else example[[1L]]
   list(items = items, types = lapply(unclass(types), missing_value))
@@ -110,6 +108,7 @@ missing_value <- function(column) {
 
 # The data frame with a column for each of `types`; one without a value is of that type.
 completed <- function(df, types, rows) {
+  if (!anyNA(match(names(types), names(df))) && !anyNA(unclass(df), recursive = TRUE)) return(df)
   for (name in names(types)) {
     column <- df[[name]]
     empty <- is.null(column) || (is.double(column) && !is.double(types[[name]]) && all(is.na(column)))

@@ -65,7 +65,7 @@ output_port <- function(name) {
 }
 
 table_result <- function(table) {
-  result(TABLE, plain_columns(table), unname(vapply(unclass(table), studio_type, "")))
+  list(TABLE, plain_columns(table), unname(vapply(unclass(table), studio_type, "")))
 }
 
 studio_type <- function(column) {
