@@ -22,7 +22,7 @@ import pytest
 import paceline
 from paceline import DeadlineExceeded
 from paceline.core.errors import ConfigError
-from paceline.engine.kept_redis import connect
+from paceline.engine.redis_cache import connect
 from paceline.library.keys import size_of
 from support.redis_server import RedisServer, needs_redis, redis_server
 

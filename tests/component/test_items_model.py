@@ -17,8 +17,8 @@ from paceline.core.errors import PacelineError
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import column
 from paceline.engine.items import ItemsModel
-from paceline.engine.kept import MemoryCache
 from paceline.engine.pool import Limits
+from paceline.engine.prediction_cache import MemoryCache
 from paceline.engine.service_warmup import prepare_service
 from paceline.engine.warmup import Wishes
 from paceline.workers.service import Options, ServiceModel, Source

@@ -242,7 +242,7 @@ def test_fault_122_what_a_script_raises_is_an_answer_in_its_own_terms(tmp_path):
         assert (answer.status, answer.json["code"]) == (500, "model_failed")
         message, *calls = answer.json["error"].split("\n")
         assert message == "Error in helper(df): it does not work:   predict_fn(df)"
-        assert calls[-1] == '  model.R:34: stop("it does not work")'
+        assert calls[-1] == '  model.R:33: stop("it does not work")'
         assert predict(server, {"do": "recurse"}).json["code"] == "model_failed"
         assert workers(server) == before
         assert predict(server, {"do": "pid"}).json == before[0]
@@ -275,7 +275,7 @@ def test_fault_122_the_message_says_what_r_knows(tmp_path, deed, message):
 
 def test_fault_122_a_function_of_the_script_may_have_any_name(tmp_path):
     with serving(tmp_path, DOING, "--debug") as server:
-        assert "model.R:37: helper(df)" in predict(server, {"do": "handled"}).json["error"]
+        assert "model.R:36: helper(df)" in predict(server, {"do": "handled"}).json["error"]
 
 
 def test_fault_122_a_bad_item_does_not_fail_its_neighbours(tmp_path):

@@ -23,7 +23,7 @@ from paceline.core.requests import RUNNING
 from paceline.core.tensors import column
 from paceline.engine.calls import Call, Flight
 from paceline.engine.flights import Flights
-from paceline.engine.kept import Found, Kept
+from paceline.engine.prediction_cache import Found, Kept
 
 MOST_ROWS = 4
 POISON = b'"poison"'

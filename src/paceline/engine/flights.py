@@ -21,7 +21,7 @@ from paceline.core.errors import DeadlineExceeded, ModelFailed, Overloaded, Pace
 from paceline.core.requests import RUNNING, InferRequest
 from paceline.core.tensors import Array, column
 from paceline.engine.calls import FIRST, Call, Flight, Item, Rows, Wanted
-from paceline.engine.kept import Kept, LookUp
+from paceline.engine.prediction_cache import Kept, LookUp
 from paceline.engine.riders import Riders
 
 

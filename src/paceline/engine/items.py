@@ -21,8 +21,8 @@ from paceline.engine.alarm import Alarm
 from paceline.engine.calls import FIRST, Call, Flight, Wanted
 from paceline.engine.flights import Flights
 from paceline.engine.hosted import HostedModel
-from paceline.engine.kept import Counted, MemoryCache
-from paceline.engine.kept_redis import RedisCache
+from paceline.engine.prediction_cache import Counted, MemoryCache
+from paceline.engine.redis_cache import RedisCache
 from paceline.engine.service_warmup import PreparedService
 
 

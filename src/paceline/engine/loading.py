@@ -28,10 +28,10 @@ from paceline.engine.examples import from_file
 from paceline.engine.fingerprint import fingerprint
 from paceline.engine.hosted import HostedModel
 from paceline.engine.items import ItemsModel
-from paceline.engine.kept import MemoryCache
-from paceline.engine.kept_redis import RedisCache, connect
 from paceline.engine.model import ServedModel
 from paceline.engine.pool import Limits
+from paceline.engine.prediction_cache import MemoryCache
+from paceline.engine.redis_cache import RedisCache, connect
 from paceline.engine.service_warmup import PreparedService, prepare_service
 from paceline.engine.warmup import Prepared, Wishes, prepare
 from paceline.runtimes.base import LoadedModel, load

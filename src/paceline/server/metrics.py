@@ -12,9 +12,9 @@ from paceline.core.stats import Histogram
 from paceline.engine.engine import Entry, Phase
 from paceline.engine.hosted import HostedModel
 from paceline.engine.items import ItemsModel
-from paceline.engine.kept import Counted
 from paceline.engine.model import ServedModel
 from paceline.engine.pool import REASONS
+from paceline.engine.prediction_cache import Counted
 from paceline.server.app import App
 from paceline.server.supervised import Answer, Supervised
 from paceline.supervisor.lines import Document

@@ -4,7 +4,7 @@ Rules:
 - A prediction belongs to the bytes of its item, all of them. Errors are not kept.
 - What is kept in the process is bounded in bytes, least recently used goes first, and dies with the version of the
   model that made it.
-- A cache elsewhere is asked without waiting, and its answer comes in time or counts as a miss (`kept_redis`).
+- A cache elsewhere is asked without waiting, and its answer comes in time or counts as a miss (`redis_cache`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from paceline.core.backoff import Backoff
 from paceline.core.errors import ConfigError
-from paceline.engine.kept import Found, Kept
+from paceline.engine.prediction_cache import Found, Kept
 from paceline.engine.redis_client import for_loop
 
 T = TypeVar("T")
