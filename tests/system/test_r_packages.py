@@ -31,7 +31,9 @@ def repository(tmp_path_factory) -> Path:
     built.mkdir(parents=True)
     (source / "DESCRIPTION").write_text(DESCRIPTION)
     (source / "NAMESPACE").write_text("export(twice)\n")
-    (source / "R" / "twice.R").write_text("twice <- function(x) 2 * x\n")
+    (source / "R" / "twice.R").write_text(
+        "twice <- function(x) getOption('tiny.times') * x\n.onLoad <- function(...) options(tiny.times = 2)\n"
+    )
     subprocess.run(["R", "CMD", "build", str(source)], cwd=built, check=True, capture_output=True, timeout=60)
     index = 'tools::write_PACKAGES(".", type = "source")'
     subprocess.run(["Rscript", "-e", index], cwd=built, check=True, capture_output=True, timeout=60)
@@ -68,6 +70,19 @@ def test_missing_packages_are_installed_once_beside_the_script(service):
     with run_server(service / "model.R", ["--warmup-s", "0"]) as server:
         assert predict(server, 4).json == 8.0
         assert "installing" not in server.output
+
+
+def test_a_package_that_a_call_loads_keeps_its_options_and_what_the_call_sets_is_gone(service):
+    (service / "model.R").write_text(
+        "predict_fn <- function(df) {\n"
+        "  library(tiny)\n"
+        "  seen <- getOption('digits')\n"
+        "  options(digits = 3)\n"
+        "  twice(df$x) + seen\n"
+        "}\n"
+    )
+    with run_server(service / "model.R", ["--warmup-s", "0", "--instances", "1", "--no-deduplicate"]) as server:
+        assert [predict(server, 4).json for _ in range(3)] == [15.0] * 3
 
 
 def test_what_a_kill_left_half_installed_is_installed_anew(service):

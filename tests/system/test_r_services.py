@@ -108,6 +108,12 @@ def test_what_init_returns_is_the_second_argument_and_visible_by_name(tmp_path):
         assert server.output.count("initialised") == 2
 
 
+def test_a_script_may_begin_by_tidying_up(tmp_path):
+    script = "rm(list = ls()); closeAllConnections(); graphics.off()\npredict_fn <- function(df) df$x\n"
+    with serving(tmp_path, script) as server:
+        assert predict(server, 1).json == 1.0
+
+
 def test_max_batch_size_bounds_the_rows_of_a_data_frame(tmp_path):
     script = "max_batch_size <- 3\npredict_fn <- function(df) rep(nrow(df), nrow(df))\n"
     with serving(tmp_path, script) as server:

@@ -20,17 +20,17 @@ channel <- new.env(parent = emptyenv())
 open_channel <- function() {
   channel$reads <- fifo(paste0("/dev/fd/", arguments$reads), "rb", blocking = TRUE)
   channel$writes <- fifo(paste0("/dev/fd/", arguments$writes), "wb", blocking = TRUE)
+  channel$numbers <- c(channel$reads, channel$writes)
+  channel$ids <- ids(channel$numbers)
 }
 
-# A number tells nothing of a connection: it may be another one's by now.
+# A connection that has been closed gives its number to the next one, but not its identity.
 check_channel <- function() {
-  if (!(is_there(channel$reads) && is_there(channel$writes))) open_channel()
+  numbers <- channel$numbers
+  if (anyNA(match(numbers, getAllConnections())) || !identical(ids(numbers), channel$ids)) open_channel()
 }
 
-is_there <- function(connection) {
-  number <- as.integer(connection)
-  number %in% getAllConnections() && identical(attr(getConnection(number), "conn_id"), attr(connection, "conn_id"))
-}
+ids <- function(numbers) lapply(numbers, function(number) attr(getConnection(number), "conn_id"))
 
 receive <- function() {
   head <- readBin(channel$reads, "integer", 4L, endian = "little")
@@ -53,6 +53,7 @@ receive_bytes <- function(length) {
 }
 
 send <- function(kind, call, body) {
+  check_channel()
   head <- writeBin(c(MAGIC, kind, call, length(body)), raw(), endian = "little")
   writeBin(c(head, body), channel$writes)
 }

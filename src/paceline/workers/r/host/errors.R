@@ -5,7 +5,8 @@
 # - Warnings go to the log, each text once: R would keep them until an end that never comes. One that came with an error
 #   is part of its message: R warns that there is no such file, and then says that it cannot open the connection.
 
-warned <- new.env(parent = emptyenv())
+# Where the script is, and of what it has warned.
+context <- new.env(parent = emptyenv())
 MOST_WARNINGS <- 100L
 MOST_CALLS <- 30L
 # How a script is read, a statement at its top level is run, and R tries: no calls of the script's.
@@ -15,21 +16,21 @@ OURS <- "^(eval\\(expression|parse\\(text = lines|tryCatchList\\(|tryCatchOne\\(
 guarded <- function(run, code = "model_failed") {
   calls <- NULL
   script_ends()
-  warned$last <- NULL
+  context$warning <- NULL
   tryCatch(
     withCallingHandlers(
       list(value = run()),
       warning = log_warning,
-      error = function(error) calls <<- script_calls(sys.calls(), kept$depth)
+      error = function(error) calls <<- script_calls(sys.calls(), context$depth)
     ),
     error = function(error) list(trouble = trouble_of(error, calls, code))
   )
 }
 
 # What is called from now on, by the function that says so, is the script's.
-script_begins <- function() kept$depth <- sys.parent()
+script_begins <- function() context$depth <- sys.parent()
 
-script_ends <- function() kept$depth <- Inf
+script_ends <- function() context$depth <- Inf
 
 trouble_of <- function(error, calls, code) {
   # What is wrong with an answer is not in a line of the script.
@@ -39,7 +40,7 @@ trouble_of <- function(error, calls, code) {
   call <- script_call(error)
   # R's own parser and `stop(call. = FALSE)` name no call.
   text <- if (is.null(call)) lines[1L] else paste0("Error in ", shown(call, 60L), ": ", trimws(lines[1L]))
-  if (!is.null(call) && identical(call, warned$last$call)) text <- sprintf("%s (%s)", text, warned$last$text)
+  if (!is.null(call) && identical(call, context$warning$call)) text <- sprintf("%s (%s)", text, context$warning$text)
   detail <- paste(c(lines[-c(1L, length(lines))], calls), collapse = "\n")
   trouble <- list(message = text, detail = detail, code = code)
   if (inherits(error, "packageNotFoundError")) trouble <- c(missing_package(error$package), trouble["detail"])
@@ -52,11 +53,7 @@ script_call <- function(condition) {
   if (is.null(call) || grepl(OURS, shown(call, 60L))) NULL else call
 }
 
-# In UTF-8, whatever bytes it holds.
-message_of <- function(condition) {
-  text <- enc2utf8(paste(conditionMessage(condition), collapse = "\n"))
-  if (validUTF8(text)) text else iconv(text, "UTF-8", "UTF-8", sub = "byte")
-}
+message_of <- function(condition) utf8(paste(conditionMessage(condition), collapse = "\n"))
 
 missing_package <- function(package) {
   list(
@@ -93,15 +90,15 @@ shown <- function(call, width) {
   if (nchar(text, "bytes") > width) paste0(strtrim(text, width), "...") else text
 }
 
-# Obeys the option `warn`: 2 makes errors of warnings, which R does where nobody muffles them; below 0 nobody hears them.
+# The option `warn` counts: from 2 on R makes an error of what nobody muffles, and below 0 none is heard.
 log_warning <- function(warning) {
   level <- getOption("warn")
   if (level >= 2L) return()
   text <- message_of(warning)
   call <- script_call(warning)
-  warned$last <- list(call = call, text = text)
-  if (level >= 0L && length(warned$texts) < MOST_WARNINGS && !(text %in% warned$texts)) {
-    warned$texts <- c(warned$texts, text)
+  context$warning <- list(call = call, text = text)
+  if (level >= 0L && length(context$warnings) < MOST_WARNINGS && !(text %in% context$warnings)) {
+    context$warnings <- c(context$warnings, text)
     say("warning%s: %s", if (is.null(call)) "" else paste(" in", shown(call, 60L)), text)
   }
   tryInvokeRestart("muffleWarning")

@@ -23,11 +23,15 @@ json_scalar <- function(value) {
 }
 
 json_text <- function(text) {
-  text <- enc2utf8(as.character(text))
-  if (!validUTF8(text)) text <- iconv(text, "UTF-8", "UTF-8", sub = "byte")
-  text <- gsub("\"", "\\\"", gsub("\\", "\\\\", text, fixed = TRUE), fixed = TRUE)
+  text <- gsub("\"", "\\\"", gsub("\\", "\\\\", utf8(text), fixed = TRUE), fixed = TRUE)
   if (grepl("[\001-\037]", text, useBytes = TRUE)) {
     for (code in 1:31) text <- gsub(intToUtf8(code), sprintf("\\u%04x", code), text, fixed = TRUE)
   }
   paste0("\"", text, "\"")
+}
+
+# In UTF-8, whatever bytes it holds.
+utf8 <- function(text) {
+  text <- enc2utf8(as.character(text))
+  if (validUTF8(text)) text else iconv(text, "UTF-8", "UTF-8", sub = "byte")
 }

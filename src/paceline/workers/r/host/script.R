@@ -14,10 +14,10 @@ load_script <- function() {
   references <- attr(expressions, "srcref")
   script_begins()
   for (index in seq_along(expressions)) {
-    kept$line <- references[[index]][[1L]]
+    context$line <- references[[index]][[1L]]
     eval(expressions[[index]], globalenv())
   }
-  kept$line <- NULL
+  context$line <- NULL
   script_ends()
   function_service()
 }

@@ -24,7 +24,6 @@ serve <- function() {
 answer <- function(run, frame) {
   tables <- unserialize(frame$body)
   outcome <- guarded(function() lapply(tables, run))
-  check_channel()
   if (is.null(outcome$trouble)) {
     send(RESULT, frame$call, serialize(outcome$value, NULL, xdr = FALSE, version = 2L))
   } else {
@@ -35,7 +34,7 @@ answer <- function(run, frame) {
 
 send_fatal <- function(trouble) {
   # A parser names the place itself; else it is the statement at the top level that was evaluated last.
-  at <- if (is.null(kept$line)) "" else sprintf(":%d", kept$line)
+  at <- if (is.null(context$line)) "" else sprintf(":%d", context$line)
   prefix <- paste0(basename(arguments$script), at, ": ")
   if (!startsWith(trouble$message, basename(arguments$script))) trouble$message <- paste0(prefix, trouble$message)
   send_json(FATAL, 0L, trouble)
