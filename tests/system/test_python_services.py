@@ -16,7 +16,7 @@ import pytest
 
 from paceline.testing import run_server
 from support.served import Served
-from support.wire import until
+from support.wire import ask, get, post, until
 
 pytestmark = pytest.mark.slow
 
@@ -230,3 +230,42 @@ def test_an_example_that_the_code_fails_on_is_named(tmp_path: Path):
     """
     with serving(tmp_path / "service.py", code) as served:
         assert "example 0 fails, and what was measured is of no use: predict raised KeyError" in served.server.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--no-deduplicate",)], ids=["shared", "not shared"])
+def test_fault_55_a_wrong_count_is_no_answer_to_a_part_of_the_batch_that_it_happens_to_fit(tmp_path, flags):
+    path = tmp_path / "service.py"
+    path.write_text("def predict(batch):\n    return [1, 2] if len(batch) > 1 or batch[0] else [0]\n")
+    with run_server(path, ["--instances", "1", *flags]) as server:
+        answer = ask(server, post(b"[1,5,0,9]", target="/batch-predict"))
+        assert answer.status == 200
+        outcomes = json.loads(answer.body)
+        assert outcomes[2] == 0
+        assert [each["code"] for each in outcomes if each != 0] == ["bad_model_output"] * 3
+
+
+@pytest.mark.slow
+def test_setup_beside_a_function_is_said_not_to_be_called(tmp_path):
+    path = tmp_path / "service.py"
+    path.write_text("def setup():\n    raise SystemExit\n\ndef predict(batch):\n    return batch\n")
+    with run_server(path, ["--instances", "1"]) as server:
+        until(lambda: "setup() beside a function: not called; make it a class" in server.output)
+        assert ask(server, post(b"3")).body == b"3"
+
+
+@pytest.mark.slow
+def test_what_setup_raises_is_told_to_the_operator_whole_and_to_clients_in_a_line(tmp_path):
+    path = tmp_path / "service.py"
+    path.write_text(
+        "class S:\n    def setup(self):\n        open('nowhere')\n    def predict(self, batch):\n        return batch\n"
+    )
+    with run_server(path, ["--instances", "1"], ready=False) as server:
+        until(lambda: "is not ready" in server.output)
+        assert f'File "{path}", line 3' in server.output
+        assert "the server stays up" in server.output
+        told = ask(server, post(b"3"))
+        assert told.status == 503
+        assert b"FileNotFoundError" in told.body
+        assert b"Traceback" not in told.body
+        assert b"Traceback" not in ask(server, get("/readyz?verbose")).body

@@ -247,7 +247,7 @@ def test_fault_122_what_a_script_raises_is_an_answer_in_its_own_terms(tmp_path):
         answer = predict(server, {"do": "stop"})
         assert (answer.status, answer.json["code"]) == (500, "model_failed")
         message, *calls = answer.json["error"].split("\n")
-        assert message == "Error in helper(df): it does not work:   predict_fn(df)"
+        assert message == "the code raised an error: Error in helper(df): it does not work"
         assert calls[-1] == '  model.R:33: stop("it does not work")'
         assert predict(server, {"do": "recurse"}).json["code"] == "model_failed"
         assert workers(server) == before
@@ -275,7 +275,7 @@ def test_fault_122_the_message_says_what_r_knows(tmp_path, deed, message):
             answer = predict(server, {"do": deed})
             said, _, calls = answer.json["error"].partition("\n")
             assert (answer.status, answer.json["code"]) == (500, "model_failed")
-            assert said.split(":   ")[0].rstrip() == message
+            assert said.rstrip() == f"the code raised an error: {message}"
             assert "result_of" not in calls + said
 
 
@@ -386,3 +386,10 @@ def test_the_example_of_a_studio_script():
     with run_server(EXAMPLES / "r_studio" / "flowers.R", ["--warmup-s", "0"]) as server:
         assert predict(server, flower).json == {**flower, "Species": "setosa"}
         assert len(predict(server, [flower, {**flower, "Petal.Length": 6}]).json) == 2
+
+
+def test_fault_122_without_debug_the_script_s_words_are_in_the_log_alone(tmp_path):
+    with serving(tmp_path, DOING) as server:
+        answer = predict(server, {"do": "stop"})
+        assert (answer.status, answer.json["error"]) == (500, "the code raised an error")
+        until(lambda: "model.R: Error in helper(df): it does not work" in server.output)

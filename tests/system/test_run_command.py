@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet
@@ -224,7 +225,9 @@ def test_an_interrupted_run_leaves_nothing(folder: Path, number: int, code: int)
     (folder / "out.csv").write_text("of before")
     before = {path.name for path in folder.iterdir()} | {"runs"}
     command = [sys.executable, "-m", "paceline", "run", "sleeps.py", "--input", "in.csv", "--output", "out.csv"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+    # As a terminal has it: whoever runs the tests in the background ignores SIGINT, and so would its children.
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=heeded) as process:
         until(lambda: (folder / "runs").exists(), 30.0)
         process.send_signal(number)
         _, said = process.communicate(timeout=30)

@@ -19,16 +19,20 @@ from paceline.core.errors import ConfigError
 @click.command("setup")
 @click.argument("service", type=click.Path(path_type=Path), metavar="SERVICE")
 @config_flag
+@click.option("--allow-pickle", is_flag=True, default=None, help="As for serve: pickled models, which run code.")
 @click.option("--json", "as_json", is_flag=True, help="Write what was set up as one JSON document.")
 @click.pass_context
-def command(ctx: click.Context, service: Path, config_path: Path | None, as_json: bool) -> None:
+def command(
+    ctx: click.Context, service: Path, config_path: Path | None, allow_pickle: bool | None, as_json: bool
+) -> None:
     """Install what SERVICE asks for, and import its code once.
 
     SERVICE is what `paceline serve` takes: service.py, service.py:Name, model.R, pipeline.toml. What lies beside it in
     requirements.txt is installed into an environment of its own; `paceline serve` then finds it made. For the
-    build of an image, where the network is, so that a start needs none.
+    build of an image, where the network is, so that a start needs none. What the code does in setup() or init() is
+    left to the start.
     """
-    settings = resolve({}, os.environ, find_toml(config_path))
+    settings = resolve({"allow_pickle": allow_pickle}, os.environ, find_toml(config_path))
     ctx.meta[DEBUG] = settings.debug
     begun = time.monotonic()
     found = _set_up(service, settings)

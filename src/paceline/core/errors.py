@@ -27,7 +27,10 @@ No HTTP or gRPC number is known here: only `server/` translates `code` to the wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+BAD_OUTPUT: Final = "bad_model_output"
+"""The code of a `ModelFailed` whose outputs are not what was asked for, such as another number of rows."""
 
 
 class Detail(NamedTuple):

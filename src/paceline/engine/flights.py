@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from paceline.core.errors import DeadlineExceeded, ModelFailed, Overloaded, PacelineError
+from paceline.core.errors import BAD_OUTPUT, DeadlineExceeded, ModelFailed, Overloaded, PacelineError
 from paceline.core.requests import RUNNING, InferRequest
 from paceline.core.tensors import Array, column
 from paceline.engine.calls import FIRST, Call, Flight, Item, Rows, Wanted
@@ -258,7 +258,7 @@ class Flights:
         elif len(items) == 1 and not isinstance(error, Overloaded | DeadlineExceeded):
             self._settle(items[0], error, request)
         elif isinstance(error, ModelFailed):
-            self._isolate(items)
+            self._isolate(items, error)
         elif isinstance(error, DeadlineExceeded):
             self._start_anew(items, lambda call: call.deadline <= request.deadline, error)
         else:
@@ -304,7 +304,7 @@ class Flights:
         if not isinstance(error, ModelFailed):
             self._start_anew(items, lambda call: call is starter, error)
         elif len(items) > 1:
-            self._isolate(items)
+            self._isolate(items, error)
         else:
             waiting, items[0].waiting = items[0].waiting, {}
             for call, rows in waiting.items():
@@ -317,15 +317,19 @@ class Flights:
             call.age_s = max(call.age_s, kept.age_s)
             self._give(call, rows, kept.prediction)
 
-    def _isolate(self, items: Sequence[Item]) -> None:
-        """Items have failed together: their halves run, which were admitted with the whole."""
+    def _isolate(self, items: Sequence[Item], error: ModelFailed) -> None:
+        """Items have failed together: their halves run, which were admitted with the whole.
+
+        Where the predictions were too many or too few, a half could get as many as it wants by chance: each runs alone.
+        """
         wanted = [item for item in items if item.waiting]
         middle = (len(wanted) + 1) // 2
-        for half in (wanted[:middle], wanted[middle:]):
-            if half:
-                self._run_half(half)
+        pieces = [[item] for item in wanted] if error.code == BAD_OUTPUT else [wanted[:middle], wanted[middle:]]
+        for piece in pieces:
+            if piece:
+                self._run_piece(piece)
 
-    def _run_half(self, items: Sequence[Item]) -> None:
+    def _run_piece(self, items: Sequence[Item]) -> None:
         starter = _last(items)
         self._put_on_the_list(items)
         for item in items:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paceline.core.errors import Cancelled, DeadlineExceeded, InternalError, ModelFailed, PacelineError
+from paceline.core.errors import BAD_OUTPUT, Cancelled, DeadlineExceeded, InternalError, ModelFailed, PacelineError
 from paceline.core.requests import DONE, InferRequest
 from paceline.core.tensors import Signature, Tensors, group_of
 from paceline.engine.alarm import Alarm
@@ -299,7 +299,7 @@ class ServedModel:
         now = time.monotonic()
         result.service_s = now - batch.started
         if result.error is not None:
-            return self.scheduler.failed(batch, now)
+            return self.scheduler.failed(batch, now, miscounted=result.error.code == BAD_OUTPUT)
         self._run_time.observe(batch.rows, result.run_s)
         return self.scheduler.finished(batch, now)
 

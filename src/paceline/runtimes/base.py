@@ -58,4 +58,7 @@ def load(path: Path) -> LoadedModel:
         return OnnxModel(path)
     readable: Mapping[str, str] = {".onnx": "ONNX"}
     kinds = ", ".join(f"{kind} (*{ending})" for ending, kind in readable.items())
-    raise RuntimeUnavailable(f"{path}: no runtime reads '{suffix or path.name}' files", hint=f"readable: {kinds}")
+    raise RuntimeUnavailable(
+        f"{path}: no runtime reads '{suffix or path.name}' files",
+        hint=f"readable: {kinds}; code: *.py, *.R, pipeline.toml; pickles: *.pkl, *.joblib, *.skops",
+    )

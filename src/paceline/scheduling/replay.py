@@ -59,8 +59,8 @@ class _Feed:
     def finished(self, now: float, instance: int) -> None:
         self._scheduler.finished(self._batches.pop(instance), now)
 
-    def failed(self, now: float, instance: int) -> None:
-        self._scheduler.failed(self._batches.pop(instance), now)
+    def failed(self, now: float, instance: int, miscounted: bool) -> None:
+        self._scheduler.failed(self._batches.pop(instance), now, miscounted=miscounted)
 
     def lost(self, now: float, instance: int, retry: bool) -> None:
         self._scheduler.lost(self._batches.pop(instance), now, retry=retry)

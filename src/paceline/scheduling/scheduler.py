@@ -145,14 +145,22 @@ class Scheduler:
             self._ended("answered", wanted, now)
         return wanted
 
-    def failed(self, batch: Batch, now: float) -> list[InferRequest]:
-        """Take back the instance; the one request that is certainly guilty, or none and the halves run apart."""
+    def failed(self, batch: Batch, now: float, *, miscounted: bool = False) -> list[InferRequest]:
+        """Take back the instance; the one request that is certainly guilty, or none and the halves run apart.
+
+        Args:
+            miscounted: the outputs were not as many as the rows. In a half they might be, by chance, and be somebody
+                else's: each request runs alone.
+        """
         if self.log is not None:
-            self.log.append(("failed", now, batch.instance))
+            self.log.append(("failed", now, batch.instance, miscounted))
         self._free(batch, now)
         suspects = [request for request in batch.requests if request.state == RUNNING]
         if len(batch.requests) == 1:
             return self._ended("guilty", self._end_all(suspects), now)
+        if miscounted:
+            self._apart.extend([request] for request in suspects)
+            return []
         half = (len(suspects) + 1) // 2
         self._apart.extendleft(requests for requests in (suspects[half:], suspects[:half]) if requests)
         return []

@@ -110,7 +110,8 @@ class _File:
         try:
             self._prepared = await self._loader.open(self._entry, what)
         except PacelineError as error:
-            self._engine.failed(self._entry, str(error))
+            # Clients may read it: no traceback.
+            self._engine.failed(self._entry, str(error).partition("\n")[0])
             self._problem = error
             return
         _settle_in()

@@ -59,6 +59,7 @@ def show_failed(name: str, error: PacelineError) -> None:
     _print(f"paceline: '{name}' is not ready: {error}")
     if error.hint:
         _print(f"hint: {error.hint}")
+    _print("paceline: the server stays up, and not ready, until it is stopped")
 
 
 def show_ready(

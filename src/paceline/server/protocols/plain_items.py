@@ -3,7 +3,8 @@
 Rules:
 - Items that can be read are joined along axis 0 and run as one request, which the engine cuts as it likes. Items of
   another trailing shape are another request, and without a batch dimension every item is.
-- When the model fails a request, its halves run apart, down to the items that are guilty.
+- When the model fails a request, its halves run apart, down to the items that are guilty. When it gave another
+  number of rows, each item runs alone: a half might be given the right number by chance.
 - A bounded number of requests is under way. Once one is refused or late, no further one is tried: the call
   fails when nothing was answered, else the items that are left get that error.
 - A list may be long: the event loop gets its turn after every `_CHUNK` items.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from paceline.core.errors import DeadlineExceeded, ModelFailed, Overloaded, PacelineError
+from paceline.core.errors import BAD_OUTPUT, DeadlineExceeded, ModelFailed, Overloaded, PacelineError
 from paceline.core.requests import InferRequest
 from paceline.core.tensors import Array, Tensors, group_of
 from paceline.server.app import App
@@ -124,9 +125,8 @@ class Items:
         if isinstance(error, Overloaded | DeadlineExceeded):
             self._stop(unit, error)
         elif isinstance(error, ModelFailed) and len(unit.items) > 1:
-            middle = len(unit.items) // 2
-            for half in (slice(0, middle), slice(middle, None)):
-                await self._run(Unit(tuple([array[half] for array in unit.inputs]), unit.items[half]))
+            for piece in _pieces(len(unit.items), alone=error.code == BAD_OUTPUT):
+                await self._run(Unit(tuple([array[piece] for array in unit.inputs]), unit.items[piece]))
         else:
             self._settle(unit.items, self._described(error))
 
@@ -177,3 +177,9 @@ def _joined(units: list[Unit]) -> Unit:
         return units[0]
     inputs = tuple([np.concatenate(column) for column in zip(*[unit.inputs for unit in units], strict=True)])
     return Unit(inputs, np.concatenate([unit.items for unit in units]))
+
+
+def _pieces(count: int, *, alone: bool) -> list[slice]:
+    if alone:
+        return [slice(index, index + 1) for index in range(count)]
+    return [slice(0, count // 2), slice(count // 2, None)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from paceline.core.errors import InvalidRequest, ModelFailed
+from paceline.core.errors import BAD_OUTPUT, InvalidRequest, ModelFailed
 from paceline.core.tensors import Tensors, column
 from paceline.workers import frames
 from paceline.workers.arena import Arena
 from paceline.workers.channel import Channel
 from paceline.workers.frames import BadFrame, Kind, Trouble
 from paceline.workers.python.reading import failed
-from paceline.workers.python.service import BAD_OUTPUT, INVALID, Failed, any_failed
+from paceline.workers.python.service import INVALID, Failed, any_failed
 from paceline.workers.python.tracebacks import FailureLog
 from paceline.workers.python.values import ValueWriter
 from paceline.workers.tensors import RowError, encode

@@ -17,14 +17,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from paceline.core.errors import ModelFailed, ModelLoadError
+from paceline.core.errors import BAD_OUTPUT, ModelFailed, ModelLoadError
 from paceline.core.tensors import DATATYPES, Array, DataType, Tensors
 from paceline.workers.frames import Readiness, Setup, Tensor
 from paceline.workers.python import parameters
 from paceline.workers.python.coded import Code
 from paceline.workers.python.contract import Contract
 from paceline.workers.python.items import ItemService
-from paceline.workers.python.service import BAD_OUTPUT
 from paceline.workers.python.tracebacks import one_line
 from paceline.workers.python.values import as_sequence, example_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from paceline.core.errors import ModelFailed
+from paceline.core.errors import BAD_OUTPUT, ModelFailed
 from paceline.core.tensors import Tensors
 from paceline.workers import tensors
 from paceline.workers.arena import Arena
@@ -14,7 +14,7 @@ from paceline.workers.frames import Kind
 from paceline.workers.python.answers import Answer, Answers
 from paceline.workers.python.health import Health
 from paceline.workers.python.reading import ItemReader
-from paceline.workers.python.service import BAD_OUTPUT, Service, TensorService, run_good
+from paceline.workers.python.service import Service, TensorService, run_good
 
 
 class Calls(Protocol):

@@ -35,6 +35,7 @@ class Contract:
         parts: the names of those that it has, and what they are called there.
         create: makes what the parts are called on.
         declared: what the code says of itself besides: `inputs`, `outputs`, `max_batch_size`, `deterministic`.
+        note: what its author may have meant, and what is not so.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Contract:
     parts: Mapping[str, str]
     create: Callable[[], Any]
     declared: Mapping[str, Any] = field(default_factory=dict)
+    note: str | None = None
 
     def __post_init__(self) -> None:
         for part, name in self.parts.items():
@@ -90,8 +92,9 @@ class Contract:
         most = self.declared.get("max_batch_size")
         if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
             raise ModelLoadError(f"{self.label}: max_batch_size: expected a number >= 1, got {most!r}")
+        said = f"{self.label}: {', '.join(self._said(part, takes) for part in PARTS if part in self.parts)}"
         return About(
-            says=[f"{self.label}: {', '.join(self._said(part, takes) for part in PARTS if part in self.parts)}"],
+            says=[said] if self.note is None else [said, self.note],
             lanes=_CONCURRENT_CALLS if waits else 1,
             streams=self.streams,
             deterministic=bool(self.declared.get("deterministic", not self.streams)),

@@ -86,12 +86,12 @@ class Estimator:
 
     def make_ready(self) -> None:
         """Let no part start threads, for workers are what runs side by side; make forests quick."""
+        # Fitted on a data frame, and given an array: the columns are in order, for they were put so by name.
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
         for part in self.parts:
             if getattr(part, "n_jobs", None) is not None:
                 part.n_jobs = 1
             hasten(part)
-        # Fitted on a data frame, and given an array: the columns are in order, for they were put so by name.
-        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
 
     @property
     def outputs(self) -> list[str]:

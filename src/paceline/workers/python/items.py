@@ -17,14 +17,14 @@ from typing import Any, Final, cast
 import msgspec
 import numpy as np
 
-from paceline.core.errors import ModelFailed, ModelLoadError
+from paceline.core.errors import BAD_OUTPUT, ModelFailed, ModelLoadError
 from paceline.workers.frames import Setup
 from paceline.workers.python.coded import Code, Function
 from paceline.workers.python.contract import Contract
 from paceline.workers.python.loops import awaited
 from paceline.workers.python.parameters import Takes
 from paceline.workers.python.reading import ItemReader, failed
-from paceline.workers.python.service import BAD_OUTPUT, INVALID, Failed, run_good
+from paceline.workers.python.service import INVALID, Failed, run_good
 from paceline.workers.python.values import as_sequence, example_text, is_frame
 
 _BATCH_NOTE: Final = (

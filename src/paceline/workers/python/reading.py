@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from paceline.core.errors import InvalidRequest, ModelFailed
-from paceline.workers.python.service import BAD_OUTPUT, INVALID, Failed
+from paceline.core.errors import BAD_OUTPUT, InvalidRequest, ModelFailed
+from paceline.workers.python.service import INVALID, Failed
 from paceline.workers.python.tracebacks import one_line, user_frames
 
 _AT: Final = re.compile(r" - at `\$\.?(.*)`$")

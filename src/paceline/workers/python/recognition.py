@@ -16,6 +16,8 @@ from typing import Any, Final
 from paceline.core.errors import ModelLoadError
 from paceline.workers.python.contract import PARTS, Contract
 
+# What many would expect to be called. Others, such as `clean`, may be helpers of the function's own.
+_OF_CLASSES: Final = ("setup", "init")
 _DECLARED: Final = ("inputs", "outputs", "max_batch_size", "deterministic")
 
 
@@ -91,7 +93,9 @@ def _of_function(module: ModuleType, name: str) -> Contract:
     if _is_function(getattr(module, "example", None)):
         parts["example"] = module.example
     owner = SimpleNamespace(**parts)
-    return Contract(f"function {name}", owner, {part: part for part in parts}, lambda: owner, _declared(module))
+    idle = [f"{part}()" for part in _OF_CLASSES if _is_function(getattr(module, part, None))]
+    note = f"{' and '.join(idle)} beside a function: not called; make it a class" if idle else None
+    return Contract(f"function {name}", owner, {part: part for part in parts}, lambda: owner, _declared(module), note)
 
 
 def _of_class(kind: type) -> Contract:

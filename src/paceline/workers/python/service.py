@@ -21,8 +21,6 @@ from paceline.workers.frames import About, Readiness, Setup
 
 INVALID: Final = "invalid_item"
 """Code of an item that its client must change."""
-BAD_OUTPUT: Final = "bad_model_output"
-"""Code of a prediction that is not what it should be."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from paceline.core.errors import InvalidRequest, ModelFailed, ModelLoadError
+from paceline.core.errors import BAD_OUTPUT, InvalidRequest, ModelFailed, ModelLoadError
 from paceline.workers import studio_items
 from paceline.workers.frames import About, Setup
 from paceline.workers.python import tables
 from paceline.workers.python.reading import failed
-from paceline.workers.python.service import BAD_OUTPUT
 from paceline.workers.studio_items import PORTS
 
 if TYPE_CHECKING:

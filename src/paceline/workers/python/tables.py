@@ -13,9 +13,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from paceline.core.errors import InvalidRequest, ModelFailed, RuntimeUnavailable
+from paceline.core.errors import BAD_OUTPUT, InvalidRequest, ModelFailed, RuntimeUnavailable
 from paceline.workers import studio_types
-from paceline.workers.python.service import BAD_OUTPUT
 from paceline.workers.studio_items import Table
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ import msgspec
 import numpy as np
 import orjson
 
-from paceline.core.errors import ModelLoadError
+from paceline.core.errors import BAD_OUTPUT, ModelLoadError
 from paceline.core.tensors import Array
-from paceline.workers.python.service import BAD_OUTPUT, Failed, any_failed
+from paceline.workers.python.service import Failed, any_failed
 from paceline.workers.python.tracebacks import user_frames
 
 # orjson reads the `__dict__` of a dataclass, where a default need not be.

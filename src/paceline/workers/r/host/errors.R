@@ -7,6 +7,8 @@
 
 # Where the script is, and of what it has warned.
 context <- new.env(parent = emptyenv())
+context$logged <- -Inf
+context$unlogged <- 0L
 MOST_WARNINGS <- 100L
 MOST_CALLS <- 30L
 # How a script is read, a statement at its top level is run, and R tries: no calls of the script's.
@@ -102,6 +104,19 @@ log_warning <- function(warning) {
     say("warning%s: %s", if (is.null(call)) "" else paste(" in", shown(call, 60L)), text)
   }
   tryInvokeRestart("muffleWarning")
+}
+
+# One failure a second is enough to know of it.
+log_failure <- function(text) {
+  now <- proc.time()[["elapsed"]]
+  if (now - context$logged < 1) {
+    context$unlogged <- context$unlogged + 1L
+    return()
+  }
+  before <- if (context$unlogged > 0L) sprintf(" (and %d more failures before)", context$unlogged) else ""
+  say("%s%s", text, before)
+  context$logged <- now
+  context$unlogged <- 0L
 }
 
 # A line for the log.

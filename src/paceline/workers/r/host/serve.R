@@ -27,9 +27,17 @@ answer <- function(run, frame) {
   if (is.null(outcome$trouble)) {
     send(RESULT, frame$call, serialize(outcome$value, NULL, xdr = FALSE, version = 2L))
   } else {
-    send_json(FAILED, frame$call, outcome$trouble)
+    send_json(FAILED, frame$call, for_clients(outcome$trouble))
   }
   clean()
+}
+
+# The script's own words are for the log, and for clients in debug mode.
+for_clients <- function(trouble) {
+  text <- paste(c(trouble$message, if (length(trouble$detail) && nzchar(trouble$detail)) trouble$detail), collapse = "\n")
+  log_failure(text)
+  if (trouble$code != "model_failed") return(trouble)
+  list(message = "the code raised an error", detail = text, code = trouble$code)
 }
 
 send_fatal <- function(trouble) {
