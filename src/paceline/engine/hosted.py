@@ -60,7 +60,7 @@ class HostedModel(ServedModel):
         self._on_available = on_available
         self._was_available = True
         self._service = prepared.service
-        self._say = partial(_say_of, say, name)
+        self._say = partial(say_of, say, name)
         self.quarantine = Quarantine(name)
         if self.about.streams:
             self.latency = self.scheduler.latency = Unpredictable(prepared.profile)
@@ -203,5 +203,6 @@ class HostedModel(ServedModel):
             )
 
 
-def _say_of(say: Callable[[str], None], model: str, line: str) -> None:
+def say_of(say: Callable[[str], None], model: str, line: str) -> None:
+    """Say a line of a model."""
     say(f"{model}: {line}")

@@ -1,7 +1,8 @@
 """A served model that takes items of JSON: what of a request has to run?
 
 Rules:
-- Its requests are calls: their items fly together with others (`flights`), or their predictions are kept (`kept`).
+- Its requests are calls: their items fly together with others (`flights`), or their predictions are kept
+  (`prediction_cache`).
 - It admits what it runs, not what comes: what is kept, or under way, is answered while the queue is full.
 - A request with a row that failed ends with that row's error, unless it has said that it takes errors by row.
 - Streamed answers are made for one client: such a request goes straight through.

@@ -26,7 +26,7 @@ from paceline.core.tensors import Tensors
 from paceline.engine.engine import Engine, Entry
 from paceline.engine.examples import from_file
 from paceline.engine.fingerprint import fingerprint
-from paceline.engine.hosted import HostedModel
+from paceline.engine.hosted import HostedModel, say_of
 from paceline.engine.items import ItemsModel
 from paceline.engine.model import ServedModel
 from paceline.engine.pool import Limits
@@ -195,7 +195,7 @@ class Loader:
         if settings.cache == "memory":
             return MemoryCache(settings.cache_mb << 20, settings.cache_ttl_s)
         scope = (__version__, entry.name, entry.version, what.fingerprint, settings.nonfinite)
-        say = partial(_say_of, self._say, entry.name)
+        say = partial(say_of, self._say, entry.name)
         return RedisCache(connect(settings.cache), scope, settings.cache_ttl_s, say)
 
     def _let_go(self, served: ServedModel, entry: Entry | None = None) -> None:
@@ -229,10 +229,6 @@ async def _until(condition: Callable[[], bool], patience_s: float) -> None:
     until = time.monotonic() + patience_s
     while not condition() and time.monotonic() < until:  # noqa: ASYNC110 (nobody says when a model has become idle)
         await asyncio.sleep(_POLL_S)
-
-
-def _say_of(say: Callable[[str], None], name: str, line: str) -> None:
-    say(f"{name}: {line}")
 
 
 def _options(settings: ServeSettings) -> Options:

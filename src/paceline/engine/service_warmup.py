@@ -93,22 +93,18 @@ def _measured(
     if not sample:
         reasons["max_batch_size"] = "not measured: there is no example (`example()`, or --examples FILE)"
         empty: Tensors = (np.empty(0, object),)
-    elif service.about.streams:
-        example = tuple(array[:1] for array in sample)
-        for worker in workers:
-            _run(worker, example, max(_FIRST_RUN_S, run_timeout_s), warnings)
-        empty = (np.empty(0, object),)
     else:
+        if service.about.streams:
+            sample = tuple(array[:1] for array in sample)
         # The first run may be by far the longest.
         patience_s = max(_FIRST_RUN_S, run_timeout_s)
-        for worker in workers[1:]:
-            _run(worker, sample, patience_s, warnings)
-        outputs = _run(workers[0], sample, patience_s, warnings)
-        signature = _filled_in(signature, outputs)
-        empty = tuple(output[:0] for output in outputs)
+        outputs = [_run(worker, sample, patience_s, warnings) for worker in workers]
+        signature = _filled_in(signature, outputs[0])
+        empty = tuple(output[:0] for output in outputs[0])
         example = tuple(array[:1] for array in sample)
-        profile, most = _profile(workers[0], sample, most, wishes.budget_s)
-        reasons["max_batch_size"] = f"measured up to {profile[-1][0]} rows"
+        if not service.about.streams:
+            profile, most = _profile(workers[0], sample, most, wishes.budget_s)
+            reasons["max_batch_size"] = f"measured up to {profile[-1][0]} rows"
     if service.about.streams:
         most = 1
     for source, is_set in (

@@ -63,7 +63,7 @@ class Environment:
             venv.EnvBuilder(clear=True, symlinks=True).create(self.folder)
             packages = _packages(self.folder)
             _link_ours(packages)
-            pip.install(self.python, self.file, until, lambda line: say(f"  {line}"), lock)
+            pip.install(self.python, self.file, until, say, lock)
             _show_ours(packages)
             (self.folder / _MADE).write_text("\n".join(self.lines) + "\n")
         except BaseException:

@@ -9,16 +9,14 @@ Rules:
 from __future__ import annotations
 
 import signal
-import subprocess
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from paceline.core.errors import RuntimeUnavailable
+from paceline.workers import installer
 
 # 1 is PR_SET_PDEATHSIG. Once pip is imported, its submodules are found without the path: its packages are not ours.
 _BOOT: Final = """\
@@ -31,7 +29,6 @@ runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 _FLAGS: Final = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 _TOLD: Final = ("Collecting ", "Downloading ", "Processing ", "Building wheel", "Installing collected packages")
-_LAST_LINES: Final = 8
 _NOISE: Final = ("[notice]", "WARNING: Running pip as")
 
 
@@ -47,7 +44,7 @@ def install(python: Path, requirements: Path, until: float, say: Callable[[str],
         RuntimeUnavailable: it cannot be installed.
     """
     command = [str(python), "-I", "-c", _BOOT, str(_home()), "install", *_FLAGS, "-r", str(requirements)]
-    code, last = _run(command, requirements.parent, until, say, lock)
+    code, last = installer.run(command, until, say, lock, told=_TOLD, noise=_NOISE, folder=requirements.parent)
     if code == -signal.SIGKILL and time.monotonic() >= until:
         raise RuntimeUnavailable(
             f"{requirements}: pip has not installed what it asks for in time; its last words: {''.join(last[-1:])}",
@@ -55,31 +52,6 @@ def install(python: Path, requirements: Path, until: float, say: Callable[[str],
         )
     if code:
         raise _failed(requirements, last)
-
-
-def _run(
-    command: Sequence[str], folder: Path, until: float, say: Callable[[str], None], lock: int
-) -> tuple[int, list[str]]:
-    """The exit code, and the last lines of what was said."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        pass_fds=[lock],
-    ) as process:
-        assert process.stdout is not None
-        timer = threading.Timer(max(0.0, until - time.monotonic()), process.kill)
-        timer.start()
-        try:
-            last = _follow(process.stdout, say)
-            return process.wait(), list(last)
-        finally:
-            timer.cancel()
-            process.kill()
 
 
 def _home() -> Path:
@@ -99,18 +71,6 @@ def _bundled() -> Iterator[Path]:
     spec = find_spec("ensurepip")
     if spec is not None and spec.origin is not None:
         yield from (Path(spec.origin).parent / "_bundled").glob("pip-*.whl")
-
-
-def _follow(output: Iterable[str], say: Callable[[str], None]) -> deque[str]:
-    """Pass on what moves things forward; the last lines of all."""
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    for line in output:
-        line = line.strip()
-        if line and not line.startswith(_NOISE):
-            last.append(line)
-        if line.startswith(_TOLD):
-            say(line)
-    return last
 
 
 def _failed(requirements: Path, last: list[str]) -> RuntimeUnavailable:

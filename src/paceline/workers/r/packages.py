@@ -11,17 +11,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from paceline.core.errors import ModelLoadError, RuntimeUnavailable
-from paceline.workers import folders
+from paceline.workers import folders, installer
 
 FILE: Final = "packages.txt"
 LAUNCH: Final = Path(__file__).with_name("launch.py")
@@ -29,7 +27,6 @@ _INSTALL: Final = Path(__file__).with_name("host") / "install.R"
 _MADE: Final = "installed.txt"
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]")
 _TOLD: Final = ("* installing", "trying URL", "installing ", "* DONE")
-_LAST_LINES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,9 @@ class Library:
         begun = time.monotonic()
         say(f"installing the packages of {self.file} into {self.folder}, once")
         self.folder.mkdir(exist_ok=True)
-        code, last = self._run(until, lambda line: say(f"  {line}"), lock)
+        command = [*launched(self.file.parent), *self.command]
+        command += [f"--file={_INSTALL}", "--args", str(self.folder), *self.names]
+        code, last = installer.run(command, until, say, lock, told=_TOLD)
         if code:
             if time.monotonic() >= until:
                 last.append("it took too long: setup_timeout_s is over")
@@ -67,28 +66,6 @@ class Library:
             )
         (self.folder / _MADE).write_text("\n".join(self.names) + "\n")
         say(f"installed in {time.monotonic() - begun:.1f} s")
-
-    def _run(self, until: float, say: Callable[[str], None], lock: int) -> tuple[int, deque[str]]:
-        arguments = [f"--file={_INSTALL}", "--args", str(self.folder), *self.names]
-        process = subprocess.Popen(
-            [*launched(self.file.parent), *self.command, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            pass_fds=[lock],
-        )
-        timer = threading.Timer(max(0.0, until - time.monotonic()), process.kill)
-        timer.start()
-        try:
-            assert process.stdout is not None
-            last = _follow(process.stdout, say)
-            return process.wait(), last
-        finally:
-            timer.cancel()
-            process.kill()
-            process.wait()
 
 
 def library_for(file: Path, command: Sequence[str], timeout_s: float, say: folders.Say | None = None) -> str | None:
@@ -134,15 +111,3 @@ def _version(program: str) -> str:
     """Packages are built for one version of R."""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=30)
     return done.stdout.partition("\n")[0]
-
-
-def _follow(output: Iterable[str], say: Callable[[str], None]) -> deque[str]:
-    """Pass on what moves things forward; the last lines of all."""
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    for line in output:
-        line = line.strip()
-        if line:
-            last.append(line)
-        if line.startswith(_TOLD):
-            say(line)
-    return last
