@@ -1,0 +1,161 @@
+"""What is the outcome of a load test? The document that `--json` prints, that reports are drawn from and gates compare.
+
+Milliseconds, as reports have them. A number that is not known is None.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+SCHEMA_VERSION: Final = 1
+PERCENTILES: Final = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """A distribution of times."""
+
+    count: int
+    mean_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    max_ms: float | None
+
+
+class Slo(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise: this percentile of the latency is at most so long."""
+
+    percentile: float
+    latency_ms: float
+
+
+class Instant(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the time line.
+
+    Attributes:
+        at_s: its begin, since the start of the step; warm-up is negative.
+        due, answered, failed: requests per second.
+    """
+
+    at_s: float
+    due: float
+    answered: float
+    failed: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client took, and whether it was in the way.
+
+    Attributes:
+        cpu: cores that it took.
+        late_p99_ms: how late it sent, of what had a connection.
+        bottleneck: why its numbers say more of the client than of the server; "" if they do not.
+    """
+
+    cpu: float
+    late_p99_ms: float | None
+    bottleneck: str = ""
+
+
+class StepResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one load did.
+
+    Attributes:
+        label: short, such as "8 users" or "200/s".
+        users: of a closed loop; None for an open one.
+        offered_rate: requests due per second; of a closed loop, sent per second.
+        rate: answers per second that are predictions.
+        goodput: those of them within the latency of the SLO, per second; None without one.
+        errors: by kind, such as {"status 503": 12, "timeout": 1}.
+        latency: of the answers that are predictions, from when they were due.
+        failed_latency: of the rest, as far as they were answered.
+        queue, infer: as the server says, for the answers that say it.
+        batch_rows: how many answers came from batches of so many rows.
+        histogram: upper bounds in milliseconds, and counts, of `latency`.
+        slo_met: None without an SLO.
+    """
+
+    label: str
+    users: int | None
+    think_s: tuple[float, float] | None
+    offered_rate: float
+    duration_s: float
+    requests: int
+    rate: float
+    rows_per_s: float
+    goodput: float | None
+    slo_met: bool | None
+    errors: dict[str, int]
+    latency: Latency
+    failed_latency: Latency
+    queue: Latency | None
+    infer: Latency | None
+    batch_rows: dict[int, int]
+    histogram: list[tuple[float, int]]
+    timeline: list[Instant]
+    client: Client
+
+    @property
+    def failed(self) -> int:
+        """Requests that brought no prediction."""
+        return sum(self.errors.values())
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest offered rate that met the SLO.
+
+    Attributes:
+        rate: met it; 0.0 if none did.
+        missed_at: the lowest rate that did not; None if none was tried.
+        why: in words.
+    """
+
+    rate: float
+    missed_at: float | None
+    why: str
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """A comparison that passes or fails."""
+
+    rule: str
+    label: str
+    before: float | None
+    now: float | None
+    ok: bool
+    why: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A load test.
+
+    Attributes:
+        kind: `closed`, `open`, `users` or `capacity`.
+        command: as one would type it.
+        machine: of the client: cores, processor, kernel, Python.
+        engine: what sent the requests: `paceline` or `locust`.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created: str
+    paceline: str
+    command: str
+    kind: str
+    url: str
+    protocol: str
+    model: str
+    server: str
+    rows: int
+    engine: str
+    machine: dict[str, Any]
+    slo: Slo | None
+    steps: list[StepResult]
+    capacity: Capacity | None = None
+    gates: list[Gate] = msgspec.field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)

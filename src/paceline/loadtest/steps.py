@@ -1,0 +1,69 @@
+"""What is a step of a load test: which load, and for how long?"""
+
+from __future__ import annotations
+
+import msgspec
+
+from paceline.loadtest.arrivals import AnyArrivals
+
+
+class Users(msgspec.Struct, frozen=True, kw_only=True, tag="users"):
+    """A closed loop: each user sends, waits for the answer, thinks, and sends again.
+
+    Attributes:
+        count: connections, each with at most one request under way.
+        think_s: shortest and longest time between an answer and the next request, drawn uniformly.
+    """
+
+    count: int
+    think_s: tuple[float, float] = (0.0, 0.0)
+
+
+class OpenLoop(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
+    """Requests are due when they are due, whether or not earlier ones were answered."""
+
+    arrivals: AnyArrivals
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One load, held for a while.
+
+    Attributes:
+        warmup_s: at the same load before it counts.
+        duration_s: that counts.
+        timeout_s: for each request, from when it was due.
+        connections: the most at once, of an open loop.
+        backlog: the most requests that wait in the client for a connection; one more is `unsent`.
+    """
+
+    load: Users | OpenLoop
+    warmup_s: float = 1.0
+    duration_s: float = 10.0
+    timeout_s: float = 30.0
+    connections: int = 1000
+    backlog: int = 10_000
+    seed: int = 0
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Another load for the rest of a step.
+
+    Attributes:
+        factor: of the rate of an open loop, against the one that was asked for.
+        users: of a closed loop.
+    """
+
+    factor: float = 1.0
+    users: int = 0
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What the generator says of itself at the end of a step.
+
+    Attributes:
+        cpu: cores that its process took while it counted; 1.0 is all that it can use.
+        wall_s: how long it counted.
+    """
+
+    cpu: float
+    wall_s: float
