@@ -4,29 +4,19 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from paceline.testing import RunningServer, run_server
-from support import models
+from support import browsers, models
 
-CHROMIUM = shutil.which("chromium")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="chromium and chromium-driver are not installed: the page is not tested"
-    ),
-]
+pytestmark = browsers.MARKS
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +32,8 @@ def server(model: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-proxy-server",
-        "--window-size=1440,1200",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = Chrome(options=options, service=ChromeService(DRIVER))
-    try:
+    with browsers.chromium(tmp_path / "profile") as browser:
         yield browser
-    finally:
-        browser.quit()
 
 
 def open_page(browser: Chrome, server: RunningServer, operation: str = "predict") -> None:
@@ -93,15 +62,6 @@ def wait(browser: Chrome, condition: object) -> None:
     WebDriverWait(browser, 20).until(lambda _: condition())
 
 
-def hosts_asked(browser: Chrome) -> set[str]:
-    """Every host that the page asked for anything."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [
-        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-    ]
-    return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme in ("http", "https", "ws", "wss")}
-
-
 def test_send_shows_what_onnxruntime_answers(browser: Chrome, server: RunningServer, model: Path):
     open_page(browser, server)
     item = json.loads(browser.find_element(By.ID, "body").get_property("value"))  # type: ignore[arg-type]
@@ -115,9 +75,8 @@ def test_send_shows_what_onnxruntime_answers(browser: Chrome, server: RunningSer
     }
     assert shown["batch"] == "1 row"
     assert all(shown[name].endswith(" ms") for name in ("latency", "queue", "infer", "rest"))
-    assert hosts_asked(browser) == {f"{server.host}:{server.port}"}
-    problems = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not problems  # a script or style that the page's own policy forbids would be one
+    assert browsers.hosts_asked(browser) == {f"{server.host}:{server.port}"}
+    assert not browsers.complaints(browser)
 
 
 @pytest.mark.parametrize("operation", ["batch_predict", "v1", "v2"])
@@ -164,8 +123,7 @@ def test_user_code_can_be_tried(browser: Chrome, tmp_path: Path, example: str):
         browser.find_element(By.ID, "send").click()
         wait(browser, lambda: "x-cache: hit" in browser.find_element(By.ID, "result").text)
         assert "JSON" in browser.find_element(By.CSS_SELECTOR, ".tensor .type").text
-        problems = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-        assert not problems
+        assert not browsers.complaints(browser)
 
 
 def test_a_deadline_that_cannot_be_met_is_refused(browser: Chrome, server: RunningServer):
