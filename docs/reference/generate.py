@@ -3,11 +3,15 @@
 A test compares the pages with what this writes, so they cannot drift.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from paceline.config.setting import Setting
 from paceline.config.settings import SETTINGS
+from paceline.loadtest.result import Result
 
 HERE = Path(__file__).parent
 
@@ -29,6 +33,7 @@ A flag wins over a variable, a variable over the file, the file over the default
 
 def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "settings.md", SETTINGS_PAGE + "".join(map(_row, SETTINGS.values()))
+    yield HERE / "load-test.schema.json", json.dumps(msgspec.json.schema(Result), indent=1) + "\n"
 
 
 def _row(setting: Setting) -> str:

@@ -44,6 +44,7 @@ class Verb(NamedTuple):
 
 VERBS: Mapping[str, Verb] = {
     "serve": Verb("paceline.cli.serve", "Serve models over HTTP and gRPC."),
+    "bench": Verb("paceline.cli.bench", "Measure how fast a server answers, and how much it can take."),
     "batch": Verb("paceline.cli.batch", "Score a file with the same code."),
     "run": Verb("paceline.cli.run", "Run Studio modules over a table, without a server."),
     "restart": Verb("paceline.cli.restart", "Replace the processes of a running server, losing no request."),

@@ -19,6 +19,7 @@ PacelineError
 |- ModelLoadError       the operator: the model file is missing, corrupt or unsupported
 |  `- UnsafeModel            reading it could run any code, and the operator has not allowed that
 |- AddressUnavailable   the operator: the port is taken or not permitted
+|- GeneratorFailed      the operator: a load test does not reach its target, or its client died
 `- InternalError        us
 
 No HTTP or gRPC number is known here: only `server/` translates `code` to the wire.
@@ -218,6 +219,12 @@ class AddressUnavailable(PacelineError):
     """The address cannot be bound."""
 
     code = "address_unavailable"
+
+
+class GeneratorFailed(PacelineError):
+    """What sends the requests of a load test cannot go on."""
+
+    code = "generator_failed"
 
 
 class InternalError(PacelineError):

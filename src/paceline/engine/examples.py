@@ -82,6 +82,23 @@ def from_items(texts: Sequence[bytes], signature: Signature) -> Tensors:
         raise ConfigError(f"example: {error}", hint="an item as /predict takes it") from error
 
 
+def typed(array: Array, spec: TensorSpec, signature: Signature) -> Array:
+    """The array in the datatype of an input.
+
+    Raises:
+        ValueError: its values do not fit.
+    """
+    if signature.batched and spec.shape[0] == 1:
+        array = array[:1]
+    wanted = spec.datatype
+    if wanted is DataType.BF16 and array.dtype.kind == "f":
+        return np.asarray(to_bf16(array), order="C")
+    fits = array.dtype.kind in _KINDS[wanted.dtype.kind]
+    if not fits or (wanted.is_integer and not np.array_equal(array, array.astype(wanted.dtype))):
+        raise ValueError(f"'{spec.name}' is {wanted.label}; {array.dtype} values do not fit")
+    return np.asarray(array, wanted.dtype, order="C")  # which leaves a scalar one
+
+
 def _json_items(path: Path) -> Array:
     """The texts of the items: those of a list, or one a line."""
     text = path.read_text(encoding="utf-8")
@@ -99,7 +116,7 @@ def _from_npz(path: Path, signature: Signature) -> dict[str, Array]:
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     known = {spec.name: spec for spec in signature.inputs}
-    return {name: _typed(array, known[name], signature) if name in known else array for name, array in arrays.items()}
+    return {name: typed(array, known[name], signature) if name in known else array for name, array in arrays.items()}
 
 
 def _from_json(path: Path, signature: Signature) -> dict[str, Array]:
@@ -115,7 +132,7 @@ def _from_items(items: list[Any], signature: Signature) -> dict[str, Array]:
         if lacking or not rows:
             raise ValueError(f"item {lacking[0]} has no '{spec.name}'" if rows else "holds no item")
         values = [row[spec.name] for row in rows]
-        named[spec.name] = _typed(_array(values if signature.batched else values[0], spec), spec, signature)
+        named[spec.name] = typed(_array(values if signature.batched else values[0], spec), spec, signature)
     return named
 
 
@@ -139,18 +156,6 @@ def _array(values: Any, spec: TensorSpec) -> Array:
     if spec.datatype is DataType.BYTES:
         return np.array(values, object)
     return np.array(values)
-
-
-def _typed(array: Array, spec: TensorSpec, signature: Signature) -> Array:
-    if signature.batched and spec.shape[0] == 1:
-        array = array[:1]
-    wanted = spec.datatype
-    if wanted is DataType.BF16 and array.dtype.kind == "f":
-        return np.ascontiguousarray(to_bf16(array))
-    fits = array.dtype.kind in _KINDS[wanted.dtype.kind]
-    if not fits or (wanted.is_integer and not np.array_equal(array, array.astype(wanted.dtype))):
-        raise ValueError(f"'{spec.name}' is {wanted.label}; {array.dtype} values do not fit")
-    return np.ascontiguousarray(array, dtype=wanted.dtype)
 
 
 def _filled(spec: TensorSpec, rows: int, size: int) -> tuple[int, ...]:

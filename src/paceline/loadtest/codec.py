@@ -47,5 +47,8 @@ class Codec(Protocol):
             Malformed: the connection is of no more use.
         """
 
+    def end(self) -> Answer | None:
+        """The server has closed its side; the answer, if that is what completes it."""
+
     def pending(self) -> bytes:
         """What the protocol itself wants to send now, such as acknowledgements; then it is gone from here."""

@@ -5,9 +5,12 @@ Milliseconds, as reports have them. A number that is not known is None.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+
+from paceline.core.errors import ConfigError
 
 SCHEMA_VERSION: Final = 1
 PERCENTILES: Final = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99.9}
@@ -37,8 +40,10 @@ class Instant(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of the time line.
 
     Attributes:
-        at_s: its begin, since the start of the step; warm-up is negative.
-        due, answered, failed: requests per second.
+        at_s: its begin, since the step began to count; warm-up is negative.
+        due, failed: requests per second, by when they were due.
+        answered: predictions per second, by when they came.
+        p50_ms, p99_ms: of the predictions, by when they were due.
     """
 
     at_s: float
@@ -54,7 +59,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cpu: cores that it took.
-        late_p99_ms: how late it sent, of what had a connection.
+        late_p99_ms: how late it sent; without the stretches of time in which requests waited for a connection.
         bottleneck: why its numbers say more of the client than of the server; "" if they do not.
     """
 
@@ -70,7 +75,9 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
         label: short, such as "8 users" or "200/s".
         users: of a closed loop; None for an open one.
         offered_rate: requests due per second; of a closed loop, sent per second.
-        rate: answers per second that are predictions.
+        duration_s: that counted; shorter than was asked for if the step was ended early.
+        requests: that were due in it and came to an end.
+        rate: predictions per second that came in it.
         goodput: those of them within the latency of the SLO, per second; None without one.
         errors: by kind, such as {"status 503": 12, "timeout": 1}.
         latency: of the answers that are predictions, from when they were due.
@@ -114,11 +121,15 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
         rate: met it; 0.0 if none did.
         missed_at: the lowest rate that did not; None if none was tried.
         why: in words.
+        goodput: predictions per second within the latency of the SLO, at that rate.
+        lower_bound: the client or the plan came to its end first, so the server may do more.
     """
 
     rate: float
     missed_at: float | None
     why: str
+    goodput: float | None = None
+    lower_bound: bool = False
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,3 +170,29 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Capacity | None = None
     gates: list[Gate] = msgspec.field(default_factory=list)
     warnings: list[str] = msgspec.field(default_factory=list)
+
+
+def read(path: Path) -> Result:
+    """A document that `--output` has written.
+
+    Raises:
+        ConfigError: it cannot be read, is none, or is of another version of the schema.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        if version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{path}: schema_version: expected {SCHEMA_VERSION}, got {version}",
+                hint="it was written by another version of Paceline: measure it again with this one",
+            )
+        return msgspec.json.decode(data, type=Result)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path}: is no result of a load test: {error}") from error
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int

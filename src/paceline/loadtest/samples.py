@@ -24,6 +24,7 @@ class Outcome(enum.IntEnum):
     TIMEOUT = 5  # no complete answer in time
     MALFORMED = 6  # the answer is none of the protocol's
     UNSENT = 7  # due while the most requests that may wait in the client were waiting
+    ABANDONED = 8  # the step was ended while it was under way
 
 
 SAMPLE: Final = np.dtype(

@@ -34,6 +34,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         timeout_s: for each request, from when it was due.
         connections: the most at once, of an open loop.
         backlog: the most requests that wait in the client for a connection; one more is `unsent`.
+        give_up: end it as soon as it can no longer meet the SLO.
     """
 
     load: Users | OpenLoop
@@ -43,6 +44,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 1000
     backlog: int = 10_000
     seed: int = 0
+    give_up: bool = False
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +64,12 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cpu: cores that its process took while it counted; 1.0 is all that it can use.
-        wall_s: how long it counted.
+        wall_s: how long it counted; 0.0 if the step was ended during its warm-up.
+        dropped: samples that were lost because nobody took them.
+        waited: share of the time in which it would have run, had other processes not had the cores.
     """
 
     cpu: float
     wall_s: float
+    dropped: int = 0
+    waited: float = 0.0

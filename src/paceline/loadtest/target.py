@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
 Wire = Literal["http1", "grpc"]
+Protocol = Literal["plain", "oip", "oip-binary", "tfs", "oip-grpc", "tfs-grpc", "raw"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A route of a server, and the requests for it.
 
     Attributes:
-        protocol: as reports call it: `plain`, `oip`, `oip-binary`, `tfs`, `oip-grpc`, `tfs-grpc`, or `raw` for bodies
-            from a file that are sent as they are.
-        path: of HTTP; for gRPC "/package.Service/Method".
+        tls: only Locust speaks it.
+        protocol: as reports call it; `raw`: bodies from a file that are sent as they are.
+        path: of HTTP, with the query; for gRPC "/package.Service/Method".
         bodies: sent in turn; for gRPC the messages, without their frames. At least one.
+        paths: of each body, where they differ; else empty.
         headers: sent with each; content-type among them. Host, content-length and what gRPC wants are added.
         rows: in each body.
         model: that is asked; "" if unknown.
         server: what says it is, such as "paceline 0.4"; "" if unknown.
+        notes: what a reader of the numbers should know about the bodies, a sentence each.
     """
 
     host: str
     port: int
     wire: Wire = "http1"
+    tls: bool = False
     protocol: str
     path: str
     bodies: tuple[bytes, ...]
+    paths: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     rows: int = 1
     model: str = ""
     server: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
         """As one would type it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'grpc' if self.wire == 'grpc' else 'http'}://{host}:{self.port}{self.path}"
+        return f"{'grpc' if self.wire == 'grpc' else 'http'}{'s' * self.tls}://{host}:{self.port}{self.path}"
+
+    def path_of(self, index: int) -> str:
+        """Where the body of that index goes."""
+        return self.paths[index] if self.paths else self.path

@@ -1,0 +1,123 @@
+"""Who looks on while a load test runs, and what do they see?
+
+On a terminal the numbers of this second (`screen.py`), elsewhere a line for each step and one now and then, or nothing.
+All of it goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, Protocol
+
+from paceline.loadtest.result import StepResult
+from paceline.loadtest.samples import Samples
+from paceline.loadtest.steps import Step
+from paceline.loadtest.tally import Tally
+from paceline.loadtest.target import Target
+from paceline.reports.units import MILLISECONDS, PER_SECOND
+
+_LINE_S: Final = 10.0
+
+
+class View(Protocol):
+    """Is told what happens, ten times a second, and tells which keys were pressed.
+
+    Attributes:
+        may_change: the keys + and - change the load. A plan that looks for something decides itself.
+    """
+
+    may_change: bool
+
+    def began(self, step: Step, label: str, pid: int) -> None:
+        """A step begins with its warm-up, sent by the process of that id."""
+
+    def progress(self, tally: Tally, samples: Samples | None, elapsed_s: float) -> None:
+        """It goes on.
+
+        Args:
+            tally: of the step so far.
+            samples: what has come since the last time.
+            elapsed_s: since the step began.
+        """
+
+    def changed(self, label: str) -> None:
+        """The step goes on with another load."""
+
+    def finished(self, result: StepResult) -> None:
+        """A step is over."""
+
+    def pressed(self) -> str:
+        """The keys that were pressed since the last time: q ends the test, n the step, + and - change the load."""
+
+
+class QuietView:
+    """Nobody looks on."""
+
+    may_change = False
+
+    def began(self, step: Step, label: str, pid: int) -> None: ...
+
+    def progress(self, tally: Tally, samples: Samples | None, elapsed_s: float) -> None: ...
+
+    def changed(self, label: str) -> None: ...
+
+    def finished(self, result: StepResult) -> None: ...
+
+    def pressed(self) -> str:
+        return ""
+
+
+class LineView(QuietView):
+    """A line for each step, and one every ten seconds of a long one."""
+
+    def __init__(self) -> None:
+        self._whole_s = 0.0
+        self._warmup_s = 0.0
+        self._label = ""
+        self._next_s = _LINE_S
+
+    def began(self, step: Step, label: str, pid: int) -> None:
+        self._warmup_s, self._whole_s = step.warmup_s, step.warmup_s + step.duration_s
+        self._label, self._next_s = label, _LINE_S
+
+    def progress(self, tally: Tally, samples: Samples | None, elapsed_s: float) -> None:
+        if elapsed_s < self._next_s:
+            return
+        self._next_s += _LINE_S
+        counted_s = max(elapsed_s - self._warmup_s, 1e-9)
+        p50_ms, p99_ms = (tally.latency.percentile(percent) * 1e3 for percent in (50, 99))
+        told = _told(tally.latency.count / counted_s, p50_ms, p99_ms, tally.errors)
+        _say(f"{self._label}, {elapsed_s:.0f} of {self._whole_s:.0f} s: {told}")
+
+    def finished(self, result: StepResult) -> None:
+        _say(f"{result.label}: {_told(result.rate, result.latency.p50_ms, result.latency.p99_ms, result.errors)}")
+
+
+def view_for(target: Target, *, quiet: bool, live: bool, may_change: bool) -> AbstractContextManager[View]:
+    """What fits to where stderr goes.
+
+    Args:
+        quiet: nothing but errors is wanted.
+        live: a view that changes is wanted, where there is a terminal for it.
+        may_change: keys may change the load.
+    """
+    if quiet:
+        return nullcontext(QuietView())
+    if not live or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return nullcontext(LineView())
+    from paceline.loadtest.screen import LiveView  # a terminal library takes its time to load
+
+    return LiveView(target, may_change=may_change)
+
+
+def _told(rate: float, p50_ms: float | None, p99_ms: float | None, errors: Mapping[str, int]) -> str:
+    times = f"p50 {MILLISECONDS.text(p50_ms)}, p99 {MILLISECONDS.text(p99_ms)}"
+    return f"{PER_SECOND.text(rate)}, {times}" + "".join(f", {count} {kind}" for kind, count in errors.items())
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"paceline: {text}\n")
+    sys.stderr.flush()
