@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,6 @@ def samples(step: Step, rate: float, *, failing: float = 0.0, timings: bool = Tr
     made["latency_s"] = queue + infer + random.exponential(3e-4, made.size)
     made["queue_s"], made["infer_s"] = (queue, infer) if timings else (np.nan, np.nan)
     made["batch_rows"] = random.binomial(31, load, made.size) + 1 if timings else 0
-    made["late_s"] = random.exponential(5e-5, made.size)
     made["status"] = 200
     failed = random.uniform(size=made.size) < failing
     made["outcome"][failed] = random.choice([Outcome.STATUS, Outcome.TIMEOUT, Outcome.RESET], int(failed.sum()))
@@ -58,7 +58,8 @@ def step_result(
     rate = _MOST_PER_S * load / (load + 8) if users else load
     tally.add(samples(step, rate, failing=failing, timings=timings))
     label = f"{load} user{'s' * (load != 1)}" if users else f"{load:g}/s"
-    return tally.result(label, Ended(cpu=cpu, wall_s=seconds))
+    late_p99_s = math.nan if users else 2.5e-4
+    return tally.result(label, Ended(cpu=cpu, wall_s=seconds, late_p99_s=late_p99_s))
 
 
 def result(steps: Sequence[StepResult], **changed: Any) -> Result:

@@ -198,7 +198,7 @@ def memory_bytes(server: RunningServer, field: str = "VmRSS") -> int:
     return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     """Wait for something that happens soon."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -264,16 +265,23 @@ def test_locust_sends_what_we_would_and_gives_the_same_report(digits: RunningSer
         (("--find-capacity",), 2, "--find-capacity says nothing without --slo p99=50ms"),
         (("--find-capacity", "--slo", "p99=1s", "--users", "3"), 2, "--find-capacity chooses the rates itself"),
         (("--engine", "locust", "--rate", "3/s"), 2, "Locust has users, and no rates"),
-        (("--cv", "2"), 2, "--cv says nothing without --arrivals"),
+        (("--cv", "2"), 2, "--cv says nothing without --arrivals gamma: add that"),
+        (("--peak", "2"), 2, "--peak says nothing without --arrivals black-friday: add that"),
         (("--arrivals", "trace", "--rate", "1/s"), 2, "--arrivals trace says nothing without --trace FILE"),
         (("--rate", "fast"), 2, "expected a rate such as 200/s, 90/min or 12k/h, got 'fast'"),
         (("--users", "0"), 2, "expected numbers from 1 to 10000, such as 1,5,20, got '0'"),
         (("--slo", "fast"), 2, "expected a percentile and a time such as p99=50ms, got 'fast'"),
+        (("--slo", "p99=50"), 2, "expected a time with its unit, such as 50ms, got '50'"),
         (("-H", "no colon"), 2, "expected 'Name: value', got 'no colon'"),
         (("--rate", "1/s", "--arrivals", "poison"), 3, "did you mean 'poisson'?"),
         (("--rate", "1/s", "--arrivals", "poisson", "--cv", "2"), 3, "cv has no meaning here"),
         (("--fail-if", "p99+10%"), 3, "'p99+10%' compares with a baseline\nhint: give one: --baseline old.json"),
         (("--fail-if", "p98>3ms"), 3, "did you mean"),
+        (("--fail-if", "p99>50"), 3, "'p99>50': expected a time with its unit, such as 50ms, got '50'"),
+        (("--fail-if", "goodput<9/s"), 3, "there is no goodput without an SLO\nhint: give one: --slo p99=50ms"),
+        (("--fail-if", "capacity<9/s"), 3, "nothing looks for the capacity\nhint: add --find-capacity"),
+        (("--report", ""), 3, ".: cannot be written: is a directory"),
+        (("--trace", "none.csv"), 3, "none.csv: cannot be read: No such file or directory\n"),
         (
             ("--report", "nowhere/report.html"),
             3,
@@ -342,7 +350,7 @@ def test_a_client_that_dies_loses_nothing_that_was_finished(digits: RunningServe
         stdout, stderr = process.communicate(timeout=WAIT_S)
     assert process.returncode == 1
     result = msgspec.json.decode(stdout, type=Result)
-    assert [step.label for step in result.steps] == ["1 user"]
+    assert result.steps[0].label == "1 user"
     assert any("the test broke off" in warning for warning in result.warnings)
     assert stderr.startswith("error: the client's process ended with code -9")
 
@@ -364,6 +372,19 @@ def test_an_interruption_reports_what_was_measured(digits: RunningServer, tmp_pa
     assert not result.steps[0].errors
     assert msgspec.json.decode((tmp_path / "result.json").read_bytes(), type=Result) == result
     assert "Traceback" not in stderr
+
+
+def test_an_interruption_while_the_result_is_printed_leaves_it_whole(digits: RunningServer):
+    """Nobody reads it: a pipe holds only so much, so it is still being printed."""
+    load = ("--users", "1,2,3,4", *SHORT, "--quiet", "--json")
+    with started(digits.url, *load) as process:
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        first = os.read(process.stdout.fileno(), 1).decode()
+        process.send_signal(signal.SIGINT)
+        stdout = first + process.communicate(timeout=WAIT_S)[0]
+    assert process.returncode == 130
+    assert len(msgspec.json.decode(stdout, type=Result).steps) == 4
 
 
 def test_interrupted_twice_it_reports_nothing_and_leaves_nobody(tmp_path: Path):

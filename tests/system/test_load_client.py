@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -80,6 +83,33 @@ def test_users_who_think_start_one_by_one_and_others_together() -> None:
     assert np.ptp(thinking.samples["due_s"]) > 0.2
     assert together.samples.size == 20
     assert np.ptp(together.samples["due_s"]) == 0.0
+
+
+def test_users_who_think_offer_their_mean_rate_from_the_start() -> None:
+    """Each is in the middle of thinking; were they all at its beginning, the first second would be nearly idle."""
+    with OddServer(answering) as server:
+        due = held(target(server), users(400, think_s=(0.5, 1.5), duration_s=2.0)).samples["due_s"]
+    for begin_s in (0.0, 0.25, 0.5, 1.0):
+        here = np.count_nonzero((due >= begin_s) & (due < begin_s + 0.25))
+        assert here == pytest.approx(100, abs=45), f"from {begin_s} s on"
+
+
+def test_what_the_client_adds_to_the_thinking_counts() -> None:
+    """A client that is stopped for a while is late for users as well, and says so."""
+    with OddServer(answering) as server, Generator(target(server)) as generator:
+        stopped = []
+
+        def watch(samples: Samples) -> None:
+            if samples.size >= 20 and not stopped:
+                stopped.append(samples.size)
+                os.kill(generator.pid, signal.SIGSTOP)
+                time.sleep(0.5)
+                os.kill(generator.pid, signal.SIGCONT)
+
+        found = hold(generator, users(20, think_s=(0.1, 0.3), duration_s=2.0), watch)
+    assert found.samples["late_s"].max() > 0.3
+    assert found.samples["latency_s"].max() > 0.3
+    assert found.ended.late_p99_s > 0.1
 
 
 def test_bodies_are_sent_in_turn() -> None:
@@ -232,6 +262,21 @@ def test_a_rate_of_nothing_is_a_pause() -> None:
     assert np.sort(gaps)[-2] == pytest.approx(0.01)
 
 
+def test_a_connection_that_takes_long_to_open_is_not_the_clients_lateness() -> None:
+    """The queue of connections is full: the kernel tries again after a second."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, ExitStack() as stack:
+
+        class Full:
+            host, port = listening.getsockname()
+
+        generator = stack.enter_context(Generator(target(Full)))
+        # The client's look whether it is there is in the queue as well.
+        found = hold(generator, open_loop(20, duration_s=0.5, timeout_s=0.8))
+    assert found.outcomes.keys() <= {Outcome.TIMEOUT, Outcome.NOT_CONNECTED}
+    assert found.samples["late_s"].max() > 0.5
+    assert found.ended.late_p99_s < 0.25
+
+
 # -- servers that misbehave -----------------------------------------------------------------------------------
 
 
@@ -337,7 +382,8 @@ def test_a_client_without_descriptors_goes_on_with_those_it_has() -> None:
         for step in (users(20), open_loop(200, duration_s=0.5, timeout_s=5.0)):
             found = hold(generator, step)
             assert found.outcomes[Outcome.OK] > 0
-            assert found.outcomes.keys() <= {Outcome.OK, Outcome.NOT_CONNECTED}
+            assert found.outcomes.keys() <= {Outcome.OK, Outcome.NO_SOCKET}
+            assert found.ended.waited >= 0.0
         assert 2 <= server.connections - 1 < 30
 
 

@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from paceline.testing import run_server
 from support import models
 from support.load_client import held, hold, open_loop, target, users
 from support.odd_server import OddServer, Peer, ok
+from support.wire import until
 
 pytestmark = pytest.mark.slow
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -36,13 +36,15 @@ to = Target(host="127.0.0.1", port=int(sys.argv[1]), protocol="raw", path="/", b
 interrupted = 0
 with Generator(to) as generator:
     generator.begin(Step(load=Users(count=1), warmup_s=0.0, duration_s=60.0))
-    print(generator.pid, flush=True)
-    while generator.ended is None:
-        try:
+    try:
+        print(generator.pid, flush=True)
+        while generator.ended is None:
             generator.poll(1.0)
-        except KeyboardInterrupt:
-            interrupted += 1
-            generator.stop()
+    except KeyboardInterrupt:
+        interrupted += 1
+        generator.stop()
+    while generator.ended is None:
+        generator.poll(1.0)
     print("ended after", interrupted, flush=True)
 """
 
@@ -55,13 +57,6 @@ def answering(peer: Peer) -> None:
 def silent(peer: Peer) -> None:
     for _ in peer.requests():
         pass
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def is_gone(pid: int) -> bool:
@@ -107,7 +102,7 @@ def test_the_client_ends_when_its_parent_is_killed() -> None:
     with OddServer(answering) as server, parent(server) as (process, pid):
         assert not is_gone(pid)
         process.kill()
-        wait_until(lambda: is_gone(pid))
+        until(lambda: is_gone(pid))
 
 
 def test_ctrl_c_is_the_parents() -> None:
@@ -122,7 +117,7 @@ def test_a_client_that_dies_is_told() -> None:
         generator.begin(users(1, duration_s=60.0))
         os.kill(generator.pid, signal.SIGKILL)
         with pytest.raises(GeneratorFailed, match="ended with code -9"):
-            wait_until(lambda: generator.poll(1.0) is None)
+            until(lambda: generator.poll(1.0) is None)
 
 
 def test_a_target_that_takes_no_connections_is_told() -> None:
@@ -148,7 +143,7 @@ def test_a_header_that_cannot_be_sent_is_told() -> None:
 def test_a_step_that_is_ended_says_what_it_left() -> None:
     with OddServer(silent) as server, Generator(target(server)) as generator:
         generator.begin(open_loop(100, duration_s=60.0, connections=4))
-        wait_until(lambda: server.connections >= 5)
+        until(lambda: server.connections >= 5)
         generator.stop()
         rows = 0
         outcomes: set[int] = set()
@@ -167,7 +162,7 @@ def test_what_is_said_right_after_the_begin_is_heard() -> None:
         generator.begin(users(1, duration_s=60.0))
         generator.change(Change(users=3))
         generator.stop()
-        wait_until(lambda: generator.poll(0.1) is None and generator.ended is not None)
+        until(lambda: generator.poll(0.1) is None and generator.ended is not None)
         generator.stop()  # too late for that step, and not meant for the next
         assert hold(generator, open_loop(100, duration_s=0.2)).outcomes == {Outcome.OK: 20}
 
@@ -205,7 +200,7 @@ def test_haproxy_is_asked(tmp_path: Path) -> None:
     with subprocess.Popen([str(HAPROXY), "-q", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
         try:
             to = target(type("Haproxy", (), {"host": "127.0.0.1", "port": port}))
-            wait_until(lambda: _can_be_asked(to))
+            until(lambda: _can_be_asked(to))
             found = held(to, users(8))
         finally:
             process.kill()

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from paceline.core.errors import ConfigError
+from paceline.core.errors import ConfigError, Unreachable
 from paceline.loadtest import discovery, replay
-from paceline.loadtest.asking import NotHttp, Unreachable
+from paceline.loadtest.asking import NotHttp
 from paceline.loadtest.grpc_asking import NotGrpc
 from paceline.testing import RunningServer, run_server
 from support import models
@@ -118,7 +118,9 @@ def test_a_service_without_an_example_needs_data(tmp_path: Path):
     with run_server(path, ["--cache", "memory"]) as server:
         error = refusal(server.url)
         assert error.message == f"{server.url}: it is not known what model 'service' takes"
-        assert error.hint == "--data FILE with rows, or --body FILE with a whole request"
+        assert error.hint is not None
+        assert error.hint.startswith("give it an example: example() in a service")
+        assert error.hint.endswith("--data FILE with rows, or --body FILE with a whole request")
         (tmp_path / "rows.jsonl").write_text("1\n2\n")
         target = discovery.find(server.url, data=tmp_path / "rows.jsonl")
         assert target.bodies == (b"1", b"2")
@@ -260,6 +262,15 @@ def test_scalars_stay_scalars(tmp_path: Path, protocol: str):
         assert refusals(target) == []
 
 
+def test_a_path_without_predictions_is_not_passed_over(service: RunningServer):
+    for path in ("/predictt", "/docs", "/metrics"):
+        error = refusal(service.url + path)
+        assert error.message.startswith(f"{service.url}{path}: paceline ")
+        assert error.message.endswith(" has no predictions there")
+        assert error.hint is not None
+        assert f"leave the path out: {service.url};" in error.hint
+
+
 # -- servers of others ----------------------------------------------------------------------------------------
 
 
@@ -288,7 +299,7 @@ def test_a_flask_app_is_sent_what_a_file_has(tmp_path: Path):
         assert body.protocol == "raw"
         assert body.headers == (("content-type", "application/json"), ("x-key", "k"))
         assert refusals(rows) == refusals(body) == []
-        (tmp_path / "body.json").write_text('{"y": 3}')
+        (tmp_path / "body.json").write_text('{"y": 3}\n')
         error = refusal(f"{url}/predict", body=tmp_path / "body.json")
         assert error.message.startswith(f"{url}/predict: the server refuses a first request: 500 ")
         assert error.message.endswith('; it was sent {"y": 3}')
@@ -387,7 +398,7 @@ def test_answers_that_say_nothing_leave_the_server_unknown():
 
     with OddServer(nothing) as server:
         error = refusal(f"{server.host}:{server.port}")
-    assert error.message == "this server is none that is known, and the URL has no path"
+    assert error.message == "the server is of no known kind, and the URL has no path"
 
 
 def test_a_model_that_loads_is_waited_for(tmp_path: Path):

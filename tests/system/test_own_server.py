@@ -72,7 +72,14 @@ def test_what_serve_says_is_the_error(tmp_path: Path, how: str):
     with pytest.raises(kind) as error, started(service / arguments[0], arguments[1:]):
         raise AssertionError("it was started")
     assert message in error.value.message
-    assert "Traceback" not in error.value.message
+    assert "/paceline/" not in error.value.message, "a traceback shows their code, and not ours"
+
+
+def test_where_the_code_is_wrong_is_in_the_error(tmp_path: Path):
+    service = write(tmp_path, service_py="def setup(): pass\ndef predict(batch)\n    return batch") / "service.py"
+    with pytest.raises(ModelLoadError, match="SyntaxError") as error, started(service):
+        raise AssertionError("it was started")
+    assert f'File "{service}", line 2' in error.value.message
 
 
 def test_a_model_that_never_becomes_ready_is_an_error(tmp_path: Path):

@@ -106,7 +106,7 @@ def test_it_is_dark_where_its_reader_wants_that(browser: Chrome, tmp_path: Path)
     assert max(pictures["dark"].getpixel((2, 2))) < 50  # type: ignore[type-var, arg-type]
 
 
-@pytest.mark.parametrize("width", [1280, 800, 400])
+@pytest.mark.parametrize("width", [1280, 1100, 1000, 826, 800, 400])
 @pytest.mark.parametrize(
     "made", [results.closed, results.capacity, results.gated, results.failing, results.without_timings]
 )
@@ -114,8 +114,11 @@ def test_nothing_overflows_and_no_text_lies_on_another(browser: Chrome, tmp_path
     browsers.show(browser, width=width)
     opened(browser, made(), tmp_path)
     browser.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
-    assert shown(browser, "svg.narrow" if width == 400 else "svg.wide") > 3
-    assert not shown(browser, "svg.wide" if width == 400 else "svg.narrow")
+    drawn, left_out = ("narrow", "wide") if width in (400, 826, 1000) else ("wide", "narrow")
+    assert shown(browser, f"svg.{drawn}") > 3
+    assert not shown(browser, f"svg.{left_out}")
+    card, chart = (browser.find_element(By.CSS_SELECTOR, each).rect for each in ("figure", f"figure > svg.{drawn}"))
+    assert chart["width"] > 0.7 * card["width"], "no card stands half empty"
     assert not browser.execute_script(MEETING_TEXTS)
     assert not browser.execute_script(OVERFLOWING)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width

@@ -7,12 +7,11 @@ import math
 import os
 import time
 
-import msgspec
 import numpy as np
 import pytest
 
 from paceline.cli import bench_options
-from paceline.loadtest import arrivals, summary_text, target
+from paceline.loadtest import arrivals, summary_text
 from paceline.loadtest.document import typed
 from paceline.loadtest.histogram import LatencyHistogram
 from paceline.loadtest.live import LineView
@@ -24,6 +23,7 @@ from paceline.loadtest.screen import bars, histogram
 from paceline.loadtest.steps import Ended, OpenLoop, Step, Users
 from paceline.loadtest.tally import Tally
 from paceline.reports.units import UNKNOWN
+from support import results
 
 
 def samples(*latencies_s: float, outcome: Outcome = Outcome.OK, due_s: float = 0.0) -> Samples:
@@ -45,22 +45,7 @@ def step(name: str = "1 user", found: Samples | None = None, cpu: float = 0.1) -
 
 
 def result(*steps: StepResult, **more: object) -> Result:
-    made = Result(
-        created="2025-01-01T00:00:00+00:00",
-        paceline="0",
-        command="paceline bench x",
-        kind="users",
-        url="http://x:1/predict",
-        protocol="plain",
-        model="m",
-        server="",
-        rows=1,
-        engine="paceline",
-        machine={},
-        slo=None,
-        steps=list(steps),
-    )
-    return msgspec.structs.replace(made, **more)
+    return results.result(steps, **{"kind": "users", **more})
 
 
 def written(shown: Result) -> str:
@@ -140,7 +125,6 @@ def test_the_command_is_shown_as_typed_without_the_values_of_headers(arguments: 
 
 def test_the_names_in_help_are_those_of_the_parts_that_read_them():
     assert bench_options.KINDS == arrivals.KINDS
-    assert bench_options.PROTOCOLS == target.PROTOCOLS
 
 
 def test_a_long_step_has_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]):
@@ -190,6 +174,9 @@ def test_what_to_try_next_depends_on_what_was_seen():
     assert "a core, or a machine" in summary_text.next_step(result(step(cpu=0.95)))
     assert "--rate 1.4/s" in summary_text.next_step(result(step(), kind="closed"))
     assert "--report" in summary_text.next_step(result(step()))
+    assert "--baseline" in summary_text.next_step(result(step()))
+    gate = Gate(rule="p99>1ms", label="1 user", before=None, now=2.0, ok=False, why="p99 is 2 ms")
+    assert "--baseline" not in summary_text.next_step(result(step(), gates=[gate]))
 
 
 def test_a_test_without_a_step_has_no_table_and_says_the_capacity():

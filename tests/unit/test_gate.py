@@ -58,6 +58,8 @@ def test_rules(text, metric, how, bound, rises):
         ("p99+ten%", "expected a share such as 1%, got 'ten%'", None),
         ("p99>50%", "expected a time such as 60s", None),
         ("rate<5ms", "expected a rate such as 200/s", None),
+        ("p99>50", "expected a time with its unit, such as 50ms, got '50'", None),
+        ("p99+10", "expected a time with its unit, such as 10ms, got '10'", None),
         ("errors>3", "expected a share such as 1%, got '3'", None),
     ],
 )
@@ -104,7 +106,7 @@ def test_what_needs_no_baseline():
     assert verdicts(now, None, "rate<0.001/s") == [True] * 3
     with pytest.raises(ConfigError, match="compares with a baseline") as raised:
         compare(now, None, [parse("p99+10%")])
-    assert raised.value.hint == "give one with --baseline old.json"
+    assert raised.value.hint == "give one: --baseline old.json"
 
 
 def test_a_gate_says_both_numbers_their_bound_and_how_many_requests_each_has():

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paceline.core.tensors import DATATYPES, DataType, Signature, TensorSpec
@@ -21,6 +21,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans(), st.integers(1, 300))
+@example("\x9a", True, 2)  # written as \u009a: its digits are no letters
 def test_variants_have_the_value_and_differ(value: object, escaped: bool, count: int):
     item = json.dumps(value, ensure_ascii=escaped).encode()
     found = payloads.variants(item, count)

@@ -72,7 +72,7 @@ def test_promises(text, slo):
     assert parse_slo(text) == slo
 
 
-@pytest.mark.parametrize("text", ["", "99=50ms", "p99", "p100=1s", "p0=1s", "p99=0", "p99=soon", "p99>50ms"])
+@pytest.mark.parametrize("text", ["", "99=50ms", "p99", "p100=1s", "p0=1s", "p99=0", "p99=soon", "p99>50ms", "p99=50"])
 def test_what_is_no_promise(text):
     with pytest.raises(ConfigError):
         parse_slo(text)

@@ -44,6 +44,15 @@ def test_the_warm_up_is_shown_and_does_not_count():
     assert found.timeline[-1].p50_ms == pytest.approx(10.0, rel=0.01)
 
 
+def test_users_who_wait_when_the_counting_begins_count_if_most_of_it_came_after():
+    """A server that stops during the warm-up: nothing more is due, for nobody has an answer."""
+    stalled = packed(np.array([0.7, 0.8, 0.9]), np.full(3, 30.0), timeout_s=5.0)
+    cold = packed(np.array([0.0, 0.1]), np.full(2, 1.2))  # slow, as the first requests may be
+    found = result(np.concatenate([cold, stalled]), CLOSED)
+    assert (found.requests, found.errors, found.slo_met) == (3, {"timeout": 3}, False)
+    assert result(stalled, OPEN).requests == 0, "others are due in the stall, and count"
+
+
 def test_latencies_are_those_of_numpy():
     times = due(1000.0)
     latency_s = np.random.default_rng(1).lognormal(-5, 1, times.size)
@@ -105,6 +114,15 @@ def test_nothing_answered_meets_no_slo():
 def test_without_an_slo_there_is_no_goodput():
     found = result(steady(), slo=None)
     assert (found.goodput, found.slo_met) == (None, None)
+
+
+def test_what_was_never_sent_took_no_time_to_fail():
+    samples = packed(due(100.0), np.full(1100, 9.0), timeout_s=1.0)
+    samples["outcome"][::2], samples["latency_s"][::2] = Outcome.UNSENT, 0.0
+    found = result(samples)
+    assert found.errors == {"unsent": 500, "timeout": 500}
+    assert found.failed_latency.count == 500
+    assert found.failed_latency.p50_ms == pytest.approx(1000.0, rel=0.01)
 
 
 def test_errors_count_by_kind():
@@ -189,14 +207,6 @@ def test_a_closed_loop_offers_what_it_sends():
 # -- was the client in the way? ---------------------------------------------------------------------------------
 
 
-def late(samples, late_s, share=1.0):
-    """Sent late, and answered as much later."""
-    here = np.arange(samples.size) < share * samples.size
-    samples["late_s"] = np.where(here, late_s, 0.0)
-    samples["latency_s"] += samples["late_s"]
-    return samples
-
-
 @pytest.mark.parametrize("step", [OPEN, CLOSED], ids=["open", "closed"])
 def test_a_client_whose_core_is_full_is_in_the_way(step):
     found = result(steady(), step, ended=Ended(cpu=0.97, wall_s=10.0))
@@ -210,21 +220,30 @@ def test_a_client_that_gets_no_core_is_in_the_way(waited, in_the_way):
     assert bool(found.client.bottleneck) is in_the_way
 
 
-def test_a_client_that_sends_late_is_in_the_way():
-    found = result(late(steady(latency_s=0.002), 0.004))
-    assert found.client.late_p99_ms == pytest.approx(4.0, rel=0.01)
+@pytest.mark.parametrize("step", [OPEN, CLOSED], ids=["open", "closed"])
+def test_a_client_that_is_late_itself_is_in_the_way(step):
+    found = result(steady(latency_s=0.002), step, ended=Ended(cpu=0.2, wall_s=10.0, late_p99_s=0.004))
+    assert found.client.late_p99_ms == pytest.approx(4.0)
     assert "1 % of the requests left 4.0 ms late" in found.client.bottleneck
 
 
 def test_lateness_that_is_small_beside_the_latencies_is_not_in_the_way():
-    assert result(late(steady(latency_s=0.1), 0.004)).client.bottleneck == ""
+    assert not result(steady(latency_s=0.1), ended=Ended(cpu=0.2, wall_s=10.0, late_p99_s=0.004)).client.bottleneck
 
 
 def test_who_waits_for_a_connection_waits_for_the_server():
-    """Half a second for each of 100 a second: all 20 connections are in use, and requests wait in the client."""
-    step = Step(load=OPEN.load, warmup_s=1.0, duration_s=10.0, connections=20)
-    found = result(late(steady(latency_s=0.2), 0.3), step)
+    samples = steady(latency_s=0.4)
+    samples["late_s"] = 0.3
+    found = result(samples, ended=Ended(cpu=0.2, wall_s=10.0, late_p99_s=0.0001))
     assert found.client.bottleneck == ""
+
+
+def test_a_client_without_sockets_is_in_the_way():
+    samples = steady()
+    samples["outcome"][-3:] = Outcome.NO_SOCKET
+    found = result(samples)
+    assert found.errors == {"no socket": 3}
+    assert "no descriptor or port left for a connection, 3 times" in found.client.bottleneck
 
 
 def test_samples_that_nobody_took_are_told():

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from paceline.cli.bench_flags import Flags, check
-from paceline.cli.bench_options import BenchCommand, bench_flags
-from paceline.cli.main import DEBUG, Failure
-from paceline.core.errors import PacelineError
+from paceline.cli.bench_options import BenchCommand, with_flags
+from paceline.cli.main import DEBUG
 from paceline.loadtest.address import is_served_here
-
-EXIT_UNREACHABLE: Final = 5
-
-
-class _NobodyThere(Failure):
-    def __init__(self, error: PacelineError) -> None:
-        super().__init__(error)
-        self.exit_code = EXIT_UNREACHABLE  # type: ignore[misc]
 
 
 @click.command("bench", cls=BenchCommand)
 @click.argument("target", metavar="TARGET")
 @click.argument("serve_flags", metavar="[-- FLAGS OF SERVE]", nargs=-1, type=click.UNPROCESSED)
-@bench_flags
+@with_flags
 @click.pass_context
 def command(ctx: click.Context, /, target: str, serve_flags: tuple[str, ...], **given: Any) -> None:
     """Load a server, and measure how fast it answers.
@@ -54,7 +45,6 @@ def command(ctx: click.Context, /, target: str, serve_flags: tuple[str, ...], **
     check(flags)
     # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.cli.bench_run import Bench
-    from paceline.loadtest.asking import Unreachable
     from paceline.loadtest.interrupts import Interrupts
 
     with Interrupts() as interrupts:
@@ -63,6 +53,4 @@ def command(ctx: click.Context, /, target: str, serve_flags: tuple[str, ...], **
             code = bench.run(bench.serving(target, serve_flags) if is_ours else nullcontext(target))
         except KeyboardInterrupt:
             code = 0
-        except Unreachable as error:
-            raise _NobodyThere(error) from error
     ctx.exit(interrupts.exit_code or code)

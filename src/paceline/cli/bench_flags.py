@@ -42,11 +42,17 @@ _CLASHES: Final = (
         for other in ("rate", "arrivals", "trace", "replay", "find_capacity")
     ),
 )
+_KINDS: Final = {
+    "cv": "gamma",
+    **dict.fromkeys(("burst_factor", "burst_share", "burst_length"), "mmpp"),
+    "period": "diurnal",
+    **dict.fromkeys(("peak", "peak_at", "ramp", "decay"), "black-friday"),
+}
+"""The kind of arrivals that a flag is about, or one of them."""
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "think": ("users", "locustfile"),
     "arrivals": ("rate", "trace"),
-    **dict.fromkeys(("cv", "burst_factor", "burst_share", "burst_length", "period"), ("arrivals",)),
-    **dict.fromkeys(("peak", "peak_at", "ramp", "decay"), ("arrivals",)),
+    **dict.fromkeys(_KINDS, ("arrivals",)),
     "time_scale": ("trace", "replay"),
     "connections": ("rate", "trace", "replay", "find_capacity"),
     "find_capacity": ("slo",),
@@ -60,7 +66,6 @@ _EXAMPLES: Final = {
     "rate": "--rate 200/s",
     "slo": "--slo p99=50ms",
     "fail_if": "--fail-if p99+10%",
-    "arrivals": "--arrivals KIND",
     "as_json": "--json",
 }
 
@@ -147,7 +152,8 @@ def check(flags: Flags) -> None:
             raise click.UsageError(f"{_flag(first)} and {_flag(second)}: {why}; leave one of the two out.")
     for name, others in _NEEDS.items():
         if name in given and given.isdisjoint(others):
-            wanted = " or ".join(_EXAMPLES.get(other, _flag(other)) for other in others)
+            known = {**_EXAMPLES, "arrivals": f"--arrivals {_KINDS.get(name, 'KIND')}"}
+            wanted = " or ".join(known.get(other, _flag(other)) for other in others)
             raise click.UsageError(f"{_flag(name)} says nothing without {wanted}: add that, or leave it out.")
     if flags.trace and flags.arrivals not in (None, "trace"):
         raise click.UsageError(f"--trace and --arrivals {flags.arrivals}: {_WHEN}; leave one of the two out.")

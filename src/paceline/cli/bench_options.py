@@ -16,6 +16,7 @@ import click
 
 from paceline.core.errors import ConfigError
 from paceline.loadtest.quantities import parse_duration, parse_range, parse_rate, parse_slo
+from paceline.loadtest.target import PROTOCOLS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -23,11 +24,10 @@ _MOST_USERS: Final = 10_000
 _LEAST_DURATION_S: Final = 0.1
 _LEAST_TIMEOUT_S: Final = 1e-3
 KINDS: Final = ("constant", "poisson", "gamma", "mmpp", "diurnal", "black-friday", "trace")
-PROTOCOLS: Final = ("plain", "oip", "oip-binary", "tfs", "oip-grpc", "tfs-grpc", "raw")
 
 
 class Quantity(click.ParamType[_T], Generic[_T]):
-    """A value that is read by a function of its text; a list of them, between commas, where `many`."""
+    """A value that is read by a function of its text."""
 
     def __init__(self, name: str, parse: Callable[[str], _T]) -> None:
         self.name = name
@@ -184,7 +184,7 @@ SECTIONS: Final[dict[str, tuple[Callable[[Any], Any], ...]]] = {
 }
 
 
-def bench_flags(function: _F) -> _F:
+def with_flags(function: _F) -> _F:
     """Add all of them."""
     for options in reversed(SECTIONS.values()):
         for option in reversed(options):

@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,12 +18,12 @@ import click
 import msgspec
 
 from paceline.cli.bench_flags import Flags
-from paceline.core.errors import ConfigError, PacelineError
+from paceline.core.errors import ConfigError, GeneratorFailed, PacelineError
 from paceline.loadtest import arrivals, capacity, discovery, gate, plans, replay, summary_text
 from paceline.loadtest.arrivals import AnyArrivals, Trace
 from paceline.loadtest.document import document
 from paceline.loadtest.gate import Rule
-from paceline.loadtest.generator import Generator, GeneratorFailed
+from paceline.loadtest.generator import Generator
 from paceline.loadtest.interrupts import Interrupts
 from paceline.loadtest.live import view_for
 from paceline.loadtest.own_server import started
@@ -67,8 +68,9 @@ class Bench:
             PacelineError: nothing could be measured.
         """
         flags = self._flags
-        rules = self._rules()
+        rules = [gate.parse(text) for text in flags.fail_if]
         baseline = read(flags.baseline) if flags.baseline else None
+        gate.check(rules, baseline, slo=flags.slo is not None, searches=flags.find_capacity)
         recorded = replay.read(flags.replay) if flags.replay else None
         kind, make_plan = self._planned(recorded)
         for path in filter(None, (flags.report, flags.markdown, flags.output, flags.locustfile)):
@@ -84,13 +86,6 @@ class Bench:
         if failure is not None:
             raise failure
         return 0 if written and self._is_good_enough(test, result) else _NOT_GOOD_ENOUGH
-
-    def _rules(self) -> list[Rule]:
-        rules = [gate.parse(text) for text in self._flags.fail_if]
-        for rule in rules:
-            if rule.how != "absolute" and self._flags.baseline is None:
-                raise ConfigError(f"{rule.text!r} compares with a baseline", hint="give one: --baseline old.json")
-        return rules
 
     def _target(self, url: str, recorded: Replay | None) -> Target:
         flags = self._flags
@@ -119,25 +114,34 @@ class Bench:
     def _planned(self, recorded: Replay | None) -> tuple[str, Callable[[], Plan]]:
         """The kind of test, and its plan."""
         flags = self._flags
-        warmup_s = _WARMUP_S if flags.warm_up is None else flags.warm_up
-        duration_s = flags.duration or _STEP_S
         if flags.find_capacity:
-            assert flags.slo is not None
-            slo, most = flags.slo, flags.connections or _CONNECTIONS
-            return "capacity", lambda: capacity.search(
-                slo, step_s=duration_s, warmup_s=warmup_s, connections=most, seed=flags.seed
-            )
+            return "capacity", self._search
         if flags.users:
-            loads = [Users(count=count, think_s=flags.think or (0.0, 0.0)) for count in flags.users]
-            steps = [self._step(load, warmup_s, duration_s) for load in loads]
+            steps = [self._step(Users(count=count, think_s=flags.think or (0.0, 0.0))) for count in flags.users]
             return "users", lambda: plans.fixed(steps)
         if flags.rate or flags.trace or recorded is not None:
             steps = [self._open_step(each) for each in self._arrivals(recorded)]
             return "open", lambda: plans.fixed(steps)
-        short_s = flags.duration or _SHORT_STEP_S, _SHORT_WARMUP_S if flags.warm_up is None else flags.warm_up
         return "closed", lambda: plans.doubling(
-            duration_s=short_s[0], warmup_s=short_s[1], timeout_s=flags.timeout, seed=flags.seed
+            duration_s=flags.duration or _SHORT_STEP_S,
+            warmup_s=self._warmup_s(_SHORT_WARMUP_S),
+            timeout_s=flags.timeout,
+            seed=flags.seed,
         )
+
+    def _search(self) -> Plan:
+        flags = self._flags
+        assert flags.slo is not None
+        return capacity.search(
+            flags.slo,
+            step_s=flags.duration or _STEP_S,
+            warmup_s=self._warmup_s(),
+            connections=flags.connections or _CONNECTIONS,
+            seed=flags.seed,
+        )
+
+    def _warmup_s(self, default_s: float = _WARMUP_S) -> float:
+        return default_s if self._flags.warm_up is None else self._flags.warm_up
 
     def _arrivals(self, recorded: Replay | None) -> list[AnyArrivals]:
         flags = self._flags
@@ -150,21 +154,21 @@ class Bench:
     def _open_step(self, each: AnyArrivals) -> Step:
         flags = self._flags
         if not isinstance(each, Trace):
-            warmup_s = _WARMUP_S if flags.warm_up is None else flags.warm_up
-            return self._step(OpenLoop(arrivals=each), warmup_s, flags.duration or _STEP_S)
+            return self._step(OpenLoop(arrivals=each))
         # A recording is played from its begin, once, and all of it counts unless something else is asked for.
-        warmup_s = flags.warm_up or 0.0
+        warmup_s = self._warmup_s(0.0)
         rest_s = each.span_s + _AFTER_THE_LAST_S - warmup_s
         if flags.duration is None and rest_s <= 0:
             raise ConfigError(f"--warm-up: the arrivals take {each.span_s:.3g} s together, which leaves none to count")
-        return self._step(OpenLoop(arrivals=each), warmup_s, flags.duration or rest_s)
+        step = self._step(OpenLoop(arrivals=each))
+        return msgspec.structs.replace(step, warmup_s=warmup_s, duration_s=flags.duration or rest_s)
 
-    def _step(self, load: Users | OpenLoop, warmup_s: float, duration_s: float) -> Step:
+    def _step(self, load: Users | OpenLoop) -> Step:
         flags = self._flags
         return Step(
             load=load,
-            warmup_s=warmup_s,
-            duration_s=duration_s,
+            warmup_s=self._warmup_s(),
+            duration_s=flags.duration or _STEP_S,
             timeout_s=flags.timeout,
             connections=flags.connections or _CONNECTIONS,
             seed=flags.seed,
@@ -184,8 +188,6 @@ class Bench:
                 if not test.steps:
                     raise
                 failure = error
-            finally:
-                self._interrupts.test = None
         return test, failure
 
     def _engine(self) -> Start:
@@ -211,7 +213,7 @@ class Bench:
         done = [_written(path, make(result)) for path, make in wanted if path is not None]
         # Last, for who reads it may have seen enough and be gone.
         if flags.as_json:
-            click.echo(msgspec.json.encode(result))
+            _print(msgspec.json.encode(result))
         else:
             summary_text.write(result)
         return all(done)
@@ -249,6 +251,14 @@ def _markdown(result: Result) -> str:
     return markdown.summary(result)
 
 
+def _print(document: bytes) -> None:
+    stdout, rest = sys.stdout.buffer, document + b"\n"
+    while rest:  # where Python does not buffer (PYTHONUNBUFFERED), a signal ends a write in the middle
+        written = stdout.write(rest)
+        rest = rest[written:]
+    stdout.flush()
+
+
 def _written(path: Path, text: str) -> bool:
     try:
         path.write_text(text, encoding="utf-8")
@@ -261,6 +271,8 @@ def _written(path: Path, text: str) -> bool:
 
 def _check_writable(path: Path) -> None:
     folder = path.parent
+    if path.is_dir():  # also what an empty variable of a script gives
+        raise ConfigError(f"{path}: cannot be written: is a directory")
     if not folder.is_dir():
         raise ConfigError(f"{path}: cannot be written: there is no folder '{folder}'")
     if not os.access(path if path.exists() else folder, os.W_OK):

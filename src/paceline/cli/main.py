@@ -18,14 +18,16 @@ from paceline.core.errors import (
     ModelLoadError,
     PacelineError,
     RuntimeUnavailable,
+    Unreachable,
     UnsafeModel,
 )
 
 EXIT_FAILURE = 1
 EXIT_BY_ERROR: Mapping[type[PacelineError], int] = {
+    Unreachable: 5,  # also a ConfigError: the first that fits counts
     ConfigError: 3,
     RuntimeUnavailable: 4,
-    UnsafeModel: 6,  # also a ModelLoadError: the first that fits counts
+    UnsafeModel: 6,  # also a ModelLoadError
     ModelLoadError: 4,
     AddressUnavailable: 5,
 }

@@ -15,6 +15,7 @@ PacelineError
 |  `- Quarantined           these inputs have killed workers before: nobody runs them again for a while
 |- InstanceLost         the client retries: the instance died
 |- ConfigError          the operator, at start
+|  `- Unreachable            no server is there to be asked
 |- RuntimeUnavailable   the operator installs an extra
 |- ModelLoadError       the operator: the model file is missing, corrupt or unsupported
 |  `- UnsafeModel            reading it could run any code, and the operator has not allowed that
@@ -195,6 +196,10 @@ class ConfigError(PacelineError):
     """A setting is unknown, malformed or contradictory."""
 
     code = "config_error"
+
+
+class Unreachable(ConfigError):
+    """There is no server at the address that was given, or it does not answer."""
 
 
 class RuntimeUnavailable(PacelineError):

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest.target import Protocol, Wire
+from paceline.loadtest.target import Protocol, Wire, base_url
 
 _SERVED: Final = (".onnx", ".py", ".r", ".toml", ".pkl", ".pickle", ".joblib", ".skops")
 _OBJECT: Final = re.compile(r":[A-Za-z_]\w*\Z")
@@ -61,8 +61,7 @@ class Address(NamedTuple):
     @property
     def base(self) -> str:
         """The server, as one would type it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'grpc' if self.wire == 'grpc' else 'http'}{'s' * self.tls}://{host}:{self.port}{self.prefix}"
+        return base_url(self.host, self.port, wire=self.wire, tls=self.tls) + self.prefix
 
 
 def parse(url: str, *, tls: bool = False) -> Address:

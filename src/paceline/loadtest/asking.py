@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from paceline.core.errors import ConfigError
+from paceline.core.errors import ConfigError, Unreachable
 from paceline.loadtest.address import Address
 
 _MOST_BYTES: Final = 256 << 20
@@ -24,10 +24,6 @@ _SHOWN: Final = 500
 _READ: Final = 1 << 20
 _GRPC: Final = "a gRPC server is grpc://HOST:PORT"
 _TRACEBACK: Final = "Traceback (most recent call last)"
-
-
-class Unreachable(ConfigError):
-    """There is no such server, or it does not answer."""
 
 
 class NotHttp(ConfigError):

@@ -185,25 +185,15 @@ def _tries(model: Model, wanted: Wanted) -> Iterator[_Try]:
         yield _Try(partial(payloads.rewritten, item, rows), _ITEM_BODIES, note)
     elif item is not None:
         example = _tensors(model, signature, item)
+        varied = partial(payloads.varied, example, signature, rows, seed=seed)
         if payloads.lacks_words(example):
-            yield _Try(partial(_varied, example, signature, rows, seed=seed, words=True), _BODIES)
+            yield _Try(partial(varied, words=True), _BODIES)
         note = "" if payloads.varies(example, signature) else "all requests have the values of the model's example"
-        yield _Try(partial(_varied, example, signature, rows, seed=seed), _BODIES, note)
+        yield _Try(varied, _BODIES, note)
     else:
         for guess in payloads.guesses(signature):
-            yield _Try(
-                partial(_generated, signature, rows, guess, seed=seed), _BODIES, _note_on_guess(signature, guess)
-            )
-
-
-def _generated(signature: Signature, rows: int, guess: payloads.Guess, count: int, *, seed: int) -> list[Tensors]:
-    return payloads.generated(signature, rows, guess, count, seed)
-
-
-def _varied(
-    example: Tensors, signature: Signature, rows: int, count: int, *, seed: int, words: bool = False
-) -> list[Tensors]:
-    return payloads.varied(example, signature, rows, count, seed, words=words)
+            note = _note_on_guess(signature, guess)
+            yield _Try(partial(payloads.generated, signature, rows, guess, seed=seed), _BODIES, note)
 
 
 def _tensors(model: Model, signature: Signature, item: bytes) -> Tensors:
@@ -254,7 +244,11 @@ def _check_rows(place: Place, wanted: Wanted) -> None:
 
 def _unknown(place: Place) -> ConfigError:
     what = f"model '{place.model.name}'" if place.model.name else place.address.route or "the server"
-    return ConfigError(f"{place.address.base}: it is not known what {what} takes", hint=_MAKES)
+    if place.says.startswith("paceline "):
+        hint = f"give it an example: example() in a service, --examples for a model; or {_MAKES}"
+    else:
+        hint = _MAKES
+    return ConfigError(f"{place.address.base}: it is not known what {what} takes", hint=hint)
 
 
 # -- notes ----------------------------------------------------------------------------------------------------
@@ -266,7 +260,10 @@ def _note_on_items(ways: int, rows: int) -> str:
             f"the example can be written in {ways} way{'s' * (ways != 1)} only, and equal items that are under way at "
             "once run once: --data FILE with other items"
         )
-    return "items are the model's example, each written in another way, so that none is shared: --data FILE for others"
+    return (
+        "every item is the model's example, spelled in another way so that no two share an answer: "
+        "--data FILE for items that differ"
+    )
 
 
 def _note_on_guess(signature: Signature, guess: payloads.Guess) -> str:

@@ -28,6 +28,7 @@ from paceline.loadtest.steps import OpenLoop, Step, Users
 from paceline.reports.units import MILLISECONDS
 
 TOLERANCE: Final = 0.05
+"""The two rates between which the capacity lies differ by no more than this share."""
 _STAIR: Final = 1.4
 _SMALL_STAIRS: Final = 4
 _LARGE_STAIR: Final = 2.0
@@ -76,7 +77,6 @@ def search(
     start_rate: float | None = None,
     step_s: float = 10.0,
     warmup_s: float = 1.0,
-    tolerance: float = TOLERANCE,
     most_steps: int = 24,
     connections: int = 1000,
     seed: int = 0,
@@ -86,14 +86,13 @@ def search(
     Args:
         start_rate: requests per second of the lowest stair; None: half of what a short closed loop of 32 users gets.
         step_s: how long a rate is held; up to three times as long where it would bring too few requests to judge by.
-        tolerance: the two rates between which the capacity lies differ by no more than this share.
         most_steps: open-loop steps; then the best that is known is the answer.
     """
     if start_rate is None:
         start_rate = yield from _estimate(slo, step_s / 2.0, warmup_s, seed)
     trials: defaultdict[float, list[Trial]] = defaultdict(list)
     for number in range(most_steps):
-        rate = next_rate(trials, start_rate, tolerance)
+        rate = next_rate(trials, start_rate)
         if rate is None:
             return _found(trials, slo, complete=True)
         result = yield step_at(rate, slo, step_s=step_s, warmup_s=warmup_s, connections=connections, seed=seed + number)
@@ -101,7 +100,7 @@ def search(
     return _found(trials, slo, complete=False)
 
 
-def next_rate(trials: Trials, start_rate: float, tolerance: float = TOLERANCE) -> float | None:
+def next_rate(trials: Trials, start_rate: float) -> float | None:
     """Which rate to try next; None: the capacity is known, or there is none worth the name."""
     scores = {rate: _score(found) for rate, found in trials.items()}
     tied = [rate for rate, score in scores.items() if score == 0]
@@ -116,7 +115,7 @@ def next_rate(trials: Trials, start_rate: float, tolerance: float = TOLERANCE) -
         down = _rounded(missed / _STAIR ** (2 * len(scores)))  # ever faster: it may be the wrong order of magnitude
         return down if down >= _LEAST_RATE else None
     middle = _rounded(math.sqrt(met * missed))
-    if missed > met * (1.0 + tolerance) and met < middle < missed:
+    if missed > met * (1.0 + TOLERANCE) and met < middle < missed:
         return middle
     return next((rate for rate in (met, missed) if len(trials[rate]) < _SURE), None)
 

@@ -24,11 +24,14 @@ from contextlib import suppress
 from typing import Final
 
 import msgspec
+import numpy as np
 
+from paceline.core.errors import GeneratorFailed
 from paceline.loadtest.channel import Channel, ParentGone
 from paceline.loadtest.closed_loop import ClosedLoop
-from paceline.loadtest.connections import Route, Unreachable, route
+from paceline.loadtest.connections import Route, route
 from paceline.loadtest.frames import Kind
+from paceline.loadtest.histogram import LatencyHistogram
 from paceline.loadtest.loads import Load
 from paceline.loadtest.loop import Loop, Waking
 from paceline.loadtest.open_loop import OpenLoad
@@ -61,7 +64,7 @@ class Client:
 
         Raises:
             ParentGone: always, in the end.
-            Unreachable, ValueError: the target cannot be asked.
+            GeneratorFailed, ValueError: the target cannot be asked.
         """
         while self._target is None:
             self._loop.turn(_NOTHING_DUE, time.monotonic() + 60.0)
@@ -106,6 +109,7 @@ class _Held:
         self._sweep_s = min(max(step.timeout_s * _SWEEP_SHARE, _SWEEP_S[0]), _SWEEP_S[1])
         self._next_sweep_s, self._next_flush_s = start_s + self._sweep_s, start_s + _FLUSH_S
         self._recorder = Recorder(channel, start_s)
+        self._late = LatencyHistogram()
         channel.dropped = 0
         if isinstance(step.load, Users):
             self.load: Load = ClosedLoop(step.load, step, loop, to, self._recorder, start_s)
@@ -116,6 +120,8 @@ class _Held:
         """Hold the load until its end, and wait for what is under way then."""
         load = self.load
         self._turns_until(lambda: min(self._counting_s, load.end_s))
+        load.lags.clear()
+        self._late = LatencyHistogram()
         before = Usage.now()
         self._turns_until(lambda: load.end_s)
         cpu, waited = Usage.now().since(before)
@@ -123,11 +129,12 @@ class _Held:
         while (load.under_way or load.wake_s < math.inf) and time.monotonic() < self._patience_s:
             self._turn(self._patience_s)
         load.abandon(time.monotonic())
-        self._recorder.flush()
+        self._flush()
         gc.enable()
         gc.unfreeze()
         wall_s = max(0.0, load.end_s - self._counting_s)
-        return Ended(cpu=cpu, wall_s=wall_s, dropped=self._channel.dropped, waited=waited)
+        late_p99_s = self._late.percentile(99)
+        return Ended(cpu=cpu, wall_s=wall_s, dropped=self._channel.dropped, waited=waited, late_p99_s=late_p99_s)
 
     def obey(self, kind: Kind, payload: bytes) -> None:
         """Another load, or no more of it and a moment for what is under way."""
@@ -150,8 +157,13 @@ class _Held:
             self.load.sweep(now)
             self._next_sweep_s = now + self._sweep_s
         if now >= self._next_flush_s:
-            self._recorder.flush()
+            self._flush()
             self._next_flush_s = now + _FLUSH_S
+
+    def _flush(self) -> None:
+        self._recorder.flush()
+        self._late.add(np.array(self.load.lags))
+        self.load.lags.clear()
 
 
 def main() -> int:
@@ -163,7 +175,7 @@ def main() -> int:
         channel = Channel(connection)
         try:
             Client(channel, Loop()).run()
-        except (Unreachable, ValueError) as error:
+        except (GeneratorFailed, ValueError) as error:
             channel.send(Kind.FAILED, str(error).encode())
             channel.send_all()
             return 1

@@ -2,7 +2,9 @@
 
 Rules:
 - A user has one connection. Where the server closes it, the next request waits until it is open again, and that counts.
-- Users who think do not all start at once; users who do not, do.
+- Users who think are in the middle of it when the step starts, so that they offer their mean rate from then on; users
+  who do not think start at once.
+- A request is due when its user has thought for as long as was drawn: what the client adds to it counts.
 - A user whose request failed without an answer tries again after a pause that grows, so that a server that is down
   costs no core of the client.
 """
@@ -17,7 +19,7 @@ from random import Random
 from typing import Final
 
 from paceline.loadtest.connections import BUSY, CONNECTING, IDLE, Connection, Route
-from paceline.loadtest.loads import Load
+from paceline.loadtest.loads import MOST_AT_ONCE, Load
 from paceline.loadtest.loop import Loop
 from paceline.loadtest.recorder import Recorder
 from paceline.loadtest.samples import Outcome
@@ -79,10 +81,12 @@ class ClosedLoop(Load):
 
     def wake(self) -> None:
         """Those whose pause is over send."""
-        now = time.monotonic()
-        while self._waiting and self._waiting[0][0] <= now:
-            _, _, user = heapq.heappop(self._waiting)
-            self._begin(user, now)
+        for _ in range(MOST_AT_ONCE):
+            now = time.monotonic()
+            if not self._waiting or self._waiting[0][0] > now:
+                break
+            due_s, _, user = heapq.heappop(self._waiting)
+            self._begin(user, due_s, now)
         self.wake_s = self._waiting[0][0] if self._waiting else math.inf
 
     def opened(self, connection: Connection) -> None:
@@ -117,23 +121,30 @@ class ClosedLoop(Load):
             user = _User(self._loop, self._route, self, self._numbers)
             self._numbers += 1
             self._users.append(user)
-            self._wait(user, now + self._random.uniform(0.0, self._think_s[1]))
+            self._wait(user, now + self._rest_of_thinking_s())
 
     def _wait(self, user: _User, until: float) -> None:
         if until < self.end_s:
             heapq.heappush(self._waiting, (until, user.number, user))
             self.wake_s = self._waiting[0][0]
 
-    def _begin(self, user: _User, now: float) -> None:
+    def _rest_of_thinking_s(self) -> float:
+        """At some instant, which falls into a pause in proportion to its length, and anywhere in it."""
+        shortest_s, longest_s = self._think_s
+        pause_s = math.sqrt(self._random.uniform(shortest_s**2, longest_s**2))
+        return self._random.uniform(0.0, pause_s)
+
+    def _begin(self, user: _User, due_s: float, now: float) -> None:
         if user.retired or now >= self.end_s:
             user.close()
             self._leaving.discard(user)
             return
         self.under_way += 1
+        self.lags.append(now - due_s)
         if user.state == IDLE:
-            user.send(self._next_body(), now, now)
+            user.send(self._next_body(), due_s, now)
         else:
-            user.due_s = now
+            user.due_s = due_s
             user.open(now)
 
     def _free(self, connection: Connection, now: float) -> None:
@@ -142,7 +153,7 @@ class ClosedLoop(Load):
         if self._thinks and not connection.retired:
             self._wait(connection, now + self._random.uniform(*self._think_s))
         else:
-            self._begin(connection, now)
+            self._begin(connection, now, now)
 
     def _pause_after_failure(self, user: _User, now: float) -> None:
         pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(user.failures, _MOST_DOUBLINGS))

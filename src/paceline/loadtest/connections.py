@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
+from paceline.core.errors import GeneratorFailed
 from paceline.loadtest import grpc
 from paceline.loadtest.codec import Answer, Codec, Malformed
 from paceline.loadtest.grpc import Grpc
@@ -32,11 +33,9 @@ BUSY: Final = 3
 
 _READ_SIZE: Final = 1 << 16
 _PROBE_S: Final = 5.0
-_CONNECTING_ERRORS: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN)
-
-
-class Unreachable(Exception):
-    """No connection can be made to the target; the message says why."""
+_CONNECTING_ERRORS: Final = (errno.EINPROGRESS, errno.EALREADY)
+# What the client lacks: EAGAIN and EADDRNOTAVAIL mean ports.
+_OWN_ERRORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EADDRNOTAVAIL)
 
 
 class Route(NamedTuple):
@@ -107,9 +106,9 @@ class Connection:
         self.state = CONNECTING
         try:
             self._socket = made = socket.socket(self._route.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError:  # no descriptors left
+        except OSError as error:
             self.state = CLOSED
-            self._owner.lost(self, Outcome.NOT_CONNECTED, CONNECTING)
+            self._owner.lost(self, _not_connected(error.errno), CONNECTING)
             return
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.watch(made.fileno(), self._connect, WRITE)
@@ -134,7 +133,7 @@ class Connection:
         if error in (0, errno.EISCONN):
             self._connected()
         elif error not in _CONNECTING_ERRORS:
-            self._ended(Outcome.NOT_CONNECTED)
+            self._ended(_not_connected(error))
 
     def _connected(self) -> None:
         self._loop.watch(self._socket.fileno(), self._readable, READ)
@@ -216,7 +215,7 @@ def route(target: Target) -> Route:
     """Find the first of the target's addresses that takes connections.
 
     Raises:
-        Unreachable: there is none.
+        GeneratorFailed: there is none; the message says why.
         ValueError: the target has a header or path that cannot be sent.
     """
     codec = (
@@ -225,7 +224,7 @@ def route(target: Target) -> Route:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Unreachable(f"{target.host}: {_words(error)}") from error
+        raise GeneratorFailed(f"{target.host}: {_words(error)}") from error
     reasons = []
     for family, _, _, _, address in found:
         try:
@@ -236,7 +235,11 @@ def route(target: Target) -> Route:
             reasons.append(f"{address[0]}: {_words(error)}")
         else:
             return Route(family, address, codec, len(target.bodies))
-    raise Unreachable("; ".join(dict.fromkeys(reasons)))
+    raise GeneratorFailed("; ".join(dict.fromkeys(reasons)))
+
+
+def _not_connected(error: int | None) -> Outcome:
+    return Outcome.NO_SOCKET if error in _OWN_ERRORS else Outcome.NOT_CONNECTED
 
 
 def _words(error: Exception) -> str:

@@ -106,6 +106,9 @@ def _place(address: Address, wanted: Wanted, server: Server, say: Callable[[str]
     if wanted.as_they_are and (address.route or wanted.says_where):
         model = Model(name=address.model or wanted.model)  # no need to know more
         return Place(address, _protocol(address, wanted, server, model), server.says, model)
+    if isinstance(server, Paceline) and address.route and address.protocol is None:
+        hint = f"leave the path out: {address.base}; or name one of a model, such as {address.base}/predict"
+        raise ConfigError(f"{address.base}{address.route}: {server.says} has no predictions there", hint=hint)
     name = _name(address, wanted, server)
     _wait_until_ready(address, server, name, say)
     model = Model(name=name)

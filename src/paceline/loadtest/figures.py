@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from paceline.loadtest.histogram import RATIO
-from paceline.loadtest.result import Latency, Result, Slo, StepResult
+from paceline.loadtest.result import PERCENTILES, Latency, Result, Slo, StepResult
 from paceline.reports.charts import (
     Axis,
     Bar,
@@ -39,7 +39,7 @@ _TIME: Final = Axis("Time", SECONDS)
 _LATENCY: Final = Axis("Response time", MILLISECONDS)
 _RATE: Final = Axis("Requests per second", PER_SECOND)
 _PERCENTILES: Final = (("p50", "p50_ms", "green"), ("p90", "p90_ms", "blue"), ("p99", "p99_ms", "orange"))
-_TAIL: Final = ((50.0, "p50_ms"), (90.0, "p90_ms"), (95.0, "p95_ms"), (99.0, "p99_ms"), (99.9, "p999_ms"))
+_TAIL: Final = tuple((percent, field) for field, percent in PERCENTILES.items())
 _MARKED: Final = (("p50", "p50_ms"), ("p90", "p90_ms"), ("p99", "p99_ms"), ("p99.9", "p999_ms"))
 _ENOUGH_FOR_P999: Final = 1000
 
@@ -105,7 +105,7 @@ def server_times(result: Result) -> Chart | None:
 def batch_growth(result: Result) -> Chart | None:
     """The mean batch against users or rate."""
     steps, x = compared(result)
-    means = [(_x(step), mean_batch(step)) for step in steps]
+    means = [(_x(step), step.mean_batch_rows) for step in steps]
     if not any(mean for _, mean in means):
         return None
     return line_chart(
@@ -160,7 +160,7 @@ def batches(step: StepResult) -> Chart | None:
         return None
     whole = sum(step.batch_rows.values())
     sizes = _together(step.batch_rows, _MOST_BATCH_SIZES)
-    mean = mean_batch(step) or 0.0
+    mean = step.mean_batch_rows or 0.0
     return column_chart(
         "Batch sizes",
         [(name, count / whole) for name, count in sizes],
@@ -253,12 +253,6 @@ def slo_limits(slo: Slo | None) -> list[Limit]:
 def promise(slo: Slo) -> str:
     """An SLO, as one says it."""
     return f"p{slo.percentile:g} \u2264 {MILLISECONDS.text(slo.latency_ms)}"
-
-
-def mean_batch(step: StepResult) -> float | None:
-    """Rows in the batch that an answer came from; None if the server does not say."""
-    answers = sum(step.batch_rows.values())
-    return sum(rows * count for rows, count in step.batch_rows.items()) / answers if answers else None
 
 
 def coarse(buckets: Sequence[tuple[float, int]], most: int) -> list[tuple[float, float, int]]:

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+from paceline.core.errors import GeneratorFailed
+
 _HEAD: Final = struct.Struct("<IB")
 
 
@@ -28,18 +30,14 @@ class Kind(enum.IntEnum):
     FAILED = 8  # text: why it gives up
 
 
-class FrameTooLarge(ValueError):
-    """More than a frame can hold."""
-
-
 def packed(kind: Kind, payload: bytes | memoryview = b"") -> bytes:
     """A frame.
 
     Raises:
-        FrameTooLarge: 4 GiB or more.
+        GeneratorFailed: 4 GiB or more, which is more than a frame can hold.
     """
     if len(payload) >> 32:
-        raise FrameTooLarge(f"{len(payload) >> 20} MiB are too many for one message to the client")
+        raise GeneratorFailed(f"{len(payload) >> 20} MiB are too many for one message to the client")
     return _HEAD.pack(len(payload), kind) + payload
 
 

@@ -17,12 +17,12 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest.quantities import parse_duration, parse_rate
-from paceline.loadtest.result import Gate, Result, StepResult
+from paceline.loadtest.quantities import parse_latency, parse_rate
+from paceline.loadtest.result import PERCENTILES, Gate, Result, StepResult
 from paceline.reports.units import MILLISECONDS, PER_SECOND, PERCENT, Unit
 
-PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
-_TIMES: Final = (*PERCENTILES, "max", "mean")
+_PERCENTILES: Final = {f"p{percent:g}": percent for percent in PERCENTILES.values()}
+_TIMES: Final = (*_PERCENTILES, "max", "mean")
 _RATES: Final = ("rate", "goodput", "capacity")
 METRICS: Final = (*_TIMES, *_RATES, "errors")
 _RULE: Final = re.compile(r"([a-z0-9.]+?)\s*([-+<>])\s*(.+)")
@@ -76,16 +76,39 @@ def parse(text: str) -> Rule:
     return Rule(text.strip(), metric, how, _bound(text, metric, how, amount), rises)
 
 
+def check(rules: Sequence[Rule], baseline: Result | None, *, slo: bool, searches: bool) -> None:
+    """Find out before the test what could not be compared after it.
+
+    Args:
+        slo: the test has one, so that there is a goodput.
+        searches: the test looks for a capacity.
+
+    Raises:
+        ConfigError: a rule needs a baseline, an SLO or a search, and there is none.
+    """
+    _check_baseline(rules, baseline)
+    for rule in rules:
+        if rule.metric == "goodput" and not slo:
+            raise ConfigError(f"{rule.text!r}: there is no goodput without an SLO", hint="give one: --slo p99=50ms")
+        if rule.metric == "capacity" and not searches:
+            raise ConfigError(f"{rule.text!r}: nothing looks for the capacity", hint="add --find-capacity")
+
+
+def _check_baseline(rules: Sequence[Rule], baseline: Result | None) -> None:
+    for rule in rules:
+        if rule.how != "absolute" and baseline is None:
+            raise ConfigError(f"{rule.text!r} compares with a baseline", hint="give one: --baseline old.json")
+
+
 def compare(result: Result, baseline: Result | None, rules: Sequence[Rule]) -> list[Gate]:
     """Apply each rule to each step; one on the capacity applies once.
 
     Raises:
         ConfigError: a rule needs a baseline, and there is none.
     """
+    _check_baseline(rules, baseline)
     gates: list[Gate] = []
     for rule in rules:
-        if rule.how != "absolute" and baseline is None:
-            raise ConfigError(f"{rule.text!r} compares with a baseline", hint="give one with --baseline old.json")
         older = baseline if rule.how != "absolute" else None
         gates += _of_capacity(rule, result, older) if rule.metric == "capacity" else _of_steps(rule, result, older)
     return gates
@@ -137,7 +160,7 @@ def _bound(text: str, metric: str, how: How, amount: str) -> float:
             raise ConfigError(f"{text!r}: expected a share such as 1%, got {amount!r}")
         return float(match[1]) / 100.0
     try:
-        return parse_rate(amount) if metric in _RATES else parse_duration(amount) * 1e3
+        return parse_rate(amount) if metric in _RATES else parse_latency(amount)
     except ConfigError as error:
         raise ConfigError(f"{text!r}: {error}") from None
 
@@ -191,8 +214,8 @@ def _judged(rule: Rule, label: str, now: float, before: float | None, counts: st
 
 def _missing(rule: Rule, whose: str, step: StepResult) -> str:
     """Why a step has no number for this rule; "" if it has one."""
-    if rule.metric in PERCENTILES:
-        least = max(_LEAST_REQUESTS, round(100.0 / (100.0 - PERCENTILES[rule.metric])))
+    if rule.metric in _PERCENTILES:
+        least = max(_LEAST_REQUESTS, round(100.0 / (100.0 - _PERCENTILES[rule.metric])))
         if step.latency.count < least:
             return f"{whose}{step.latency.count} answers, and {rule.metric} needs {least}"
     if rule.metric == "goodput" and step.goodput is None:
@@ -208,8 +231,7 @@ def _value(metric: str, step: StepResult) -> float | None:
         return step.failed / step.requests if step.requests else None
     if metric in _RATES:
         return step.rate if metric == "rate" else step.goodput
-    name = "p999_ms" if metric == "p99.9" else f"{metric}_ms"
-    found: float | None = getattr(step.latency, name)
+    found: float | None = getattr(step.latency, f"{metric.replace('.', '')}_ms")
     return found
 
 

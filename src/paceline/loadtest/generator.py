@@ -31,8 +31,6 @@ _END_S: Final = 2.0
 _READ_SIZE: Final = 1 << 20
 _LAST_WORDS: Final = 2000
 
-__all__ = ["Generator", "GeneratorFailed"]
-
 
 class Generator:
     """The process that sends requests to one target, step by step.

@@ -36,7 +36,7 @@ from httpunk._httpunk import (
 
 from paceline.loadtest.codec import Answer, Malformed
 from paceline.loadtest.server_timing import NO_TIMING, Timing, timing
-from paceline.loadtest.target import Target
+from paceline.loadtest.target import Target, authority
 
 _PREFIX: Final = struct.Struct(">BI")
 _LAST_STREAM: Final = 2**31 - 1
@@ -75,7 +75,7 @@ class Shared:
         self.paths = target.paths or (target.path,) * len(target.bodies)
         self.fields = _fields(target)
         host = target.host.partition("%")[0]  # a link-local address is the server's without its zone
-        self.authority = f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
+        self.authority = authority(host, target.port)
         trial = H2Codec("client")
         for path in dict.fromkeys(self.paths):
             try:

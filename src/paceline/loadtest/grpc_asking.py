@@ -12,8 +12,8 @@ from urllib.parse import unquote
 
 from httpunk._httpunk import H2Codec, H2FrameData, H2FrameHeaders
 
-from paceline.core.errors import ConfigError
-from paceline.loadtest.asking import Unreachable, unreachable
+from paceline.core.errors import ConfigError, Unreachable
+from paceline.loadtest.asking import unreachable
 from paceline.loadtest.codec import Malformed
 from paceline.loadtest.grpc import Grpc
 from paceline.loadtest.target import Target

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from paceline.core.errors import ConfigError
 from paceline.loadtest import grpc_asking
 from paceline.loadtest.address import Address
 from paceline.loadtest.servers import Model, Server, described, of_signatures, tensor_specs
 from paceline.loadtest.target import Protocol, Target
-
-_UNAVAILABLE: Final = 14
-_UNIMPLEMENTED: Final = 12
+from paceline.server.grpc import Status
 
 
 class _Asker:
@@ -85,7 +83,7 @@ class _TensorFlowServing:
 
     def not_ready(self, name: str) -> str:
         _, why, status = self._asker.serving("GetModelStatus", "ModelService", model_spec={"name": name})
-        return why if status == _UNAVAILABLE else ""
+        return why if status == Status.UNAVAILABLE else ""
 
     def model(self, name: str, version: str) -> Model:
         from google.protobuf.json_format import MessageToDict
@@ -115,6 +113,6 @@ def identify(address: Address, protocol: Protocol | None, headers: Mapping[str, 
         about, _, status = asker.inference("ServerMetadata")
         if about is not None:
             return _OpenInference(asker, about)
-        if protocol == "oip-grpc" or status != _UNIMPLEMENTED:
+        if protocol == "oip-grpc" or status != Status.UNIMPLEMENTED:
             raise ConfigError(f"{address.base}: speaks gRPC, but not the Open Inference Protocol")
     return _TensorFlowServing(asker)

@@ -44,14 +44,6 @@ class LatencyHistogram:
         self.max_s = max(self.max_s, float(values.max()))
         self.min_s = min(self.min_s, float(values.min()))
 
-    def merge(self, other: LatencyHistogram) -> None:
-        """Count what the other one has counted."""
-        self.counts += other.counts
-        self.count += other.count
-        self.sum_s += other.sum_s
-        self.max_s = max(self.max_s, other.max_s)
-        self.min_s = min(self.min_s, other.min_s)
-
     @property
     def mean_s(self) -> float:
         """Exact; not a number while nothing is counted."""
@@ -67,17 +59,6 @@ class LatencyHistogram:
         place = int(np.searchsorted(np.cumsum(self.counts), rank))
         middle: float = LEAST_S * RATIO ** (place + 0.5)
         return min(max(middle, self.min_s), self.max_s)
-
-    def share_within(self, seconds: float) -> float:
-        """Share of the values that do not exceed this, of a time within 0.5 % of it; nan while nothing is counted."""
-        if not self.count:
-            return math.nan
-        if seconds >= self.max_s:
-            return 1.0
-        if seconds < self.min_s:
-            return 0.0
-        whole = max(0, round(math.log(max(seconds, LEAST_S) / LEAST_S) / _LOG))
-        return float(self.counts[:whole].sum()) / self.count
 
     def buckets(self) -> list[tuple[float, int]]:
         """The upper bound in seconds and the count of each bucket that holds something."""

@@ -5,9 +5,9 @@ The page stands alone: see `reports.page`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
 
 import msgspec
 
@@ -19,8 +19,6 @@ from paceline.reports.charts import Chart
 from paceline.reports.elements import Content, Element, element
 from paceline.reports.tables import table
 from paceline.reports.units import MILLISECONDS, NUMBER, PER_SECOND, PERCENT, UNKNOWN
-
-_MOST_REASONS: Final = 3
 
 
 def page(result: Result) -> str:
@@ -58,24 +56,18 @@ def _verdicts(result: Result) -> Iterator[Element]:
     if not result.steps:
         yield pages.callout("warn", "Nothing was measured")
     elif not any(step.latency.count for step in result.steps):
-        yield pages.callout("bad", "No request succeeded", element("p", _kinds(result)))
+        errors = sum((Counter(step.errors) for step in result.steps), Counter())
+        yield pages.callout("bad", "No request succeeded", element("p", steps_table.error_text(errors)))
     if result.capacity:
         yield _capacity(result)
     elif result.slo and result.steps:
         yield _slo(result)
     if result.gates:
-        failed = [gate for gate in result.gates if not gate.ok]
-        count = (
-            f"{len(failed)} of {len(result.gates)} gates failed" if failed else f"All {len(result.gates)} gates passed"
-        )
-        why = [element("p", steps_table.gate_text(gate)) for gate in failed]
-        yield pages.callout("bad" if failed else "good", count, why)
-    held_up = [f"{step.label}: {step.client.bottleneck}" for step in result.steps if step.client.bottleneck]
-    if held_up:
-        further = len(held_up) - _MOST_REASONS
-        said = held_up[:_MOST_REASONS] + ([f"and in {further} further steps"] if further > 0 else [])
+        yield _gates_verdict(result.gates)
+    in_the_way = steps_table.in_the_way(result)
+    if in_the_way:
         title = "The client was in the way: the server may be faster than these numbers"
-        yield pages.callout("warn", title, [element("p", each) for each in said])
+        yield pages.callout("warn", title, [element("p", each) for each in in_the_way])
     for warning in result.warnings:
         yield pages.callout("warn", warning)
 
@@ -103,16 +95,11 @@ def _slo(result: Result) -> Element:
     return pages.callout("warn", title, element("p", f"Missed at {missed}."))
 
 
-def _kinds(result: Result) -> str:
-    return "; ".join(f"{kind}: {count:,}" for kind, count in _all_errors(result).items())
-
-
-def _all_errors(result: Result) -> dict[str, int]:
-    whole: dict[str, int] = {}
-    for step in result.steps:
-        for kind, count in step.errors.items():
-            whole[kind] = whole.get(kind, 0) + count
-    return whole
+def _gates_verdict(gates: Sequence[Gate]) -> Element:
+    failed = [gate for gate in gates if not gate.ok]
+    title = f"{len(failed)} of {len(gates)} gates failed" if failed else f"All {len(gates)} gates passed"
+    why = [element("p", steps_table.gate_text(gate)) for gate in failed]
+    return pages.callout("bad" if failed else "good", title, why)
 
 
 def _facts(result: Result) -> Element | None:

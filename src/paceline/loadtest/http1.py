@@ -13,8 +13,8 @@ import re
 from typing import Final
 
 from paceline.loadtest.codec import Answer, Malformed
-from paceline.loadtest.server_timing import Timing, timing
-from paceline.loadtest.target import Target
+from paceline.loadtest.server_timing import NO_TIMING, timing
+from paceline.loadtest.target import Target, authority
 
 _LONGEST_HEAD: Final = 1 << 16
 _LONGEST_LINE: Final = 1 << 12
@@ -102,7 +102,7 @@ class Http1:
         if not self._waiting:
             raise Malformed("bytes that nobody has asked for")
         if self._body is not None:
-            return self._complete(self._body.left_over(data, 0))
+            return self._complete(data, 0)
         is_whole = not self._head
         received = data if is_whole else self._with_head(data)
         if not received:
@@ -111,7 +111,7 @@ class Http1:
         if begin < 0:
             self._head += received[-begin - 1 :]
             return None
-        answer = self._begin_body(received, begin)
+        answer = self._complete(received, begin)
         if answer is not None and is_whole and not answer.closes:
             self._remember(data, answer)
         return answer
@@ -126,10 +126,6 @@ class Http1:
         received = bytes(self._head)
         self._head.clear()
         return received
-
-    def _begin_body(self, data: bytes, begin: int) -> Answer | None:
-        assert self._body is not None
-        return self._complete(self._body.left_over(data, begin))
 
     def _read_head(self, data: bytes) -> int:
         """Where the body begins; -1 - n: the head, which begins at n, is not complete."""
@@ -156,11 +152,13 @@ class Http1:
         closes = b"close" in options or (is_old and b"keep-alive" not in options)
         self._body = body = _body(code, head)
         server = _field(head, b"\r\nserver-timing:")
-        said = timing(server, _field(head, b"\r\nx-batch-size:")) if server else _SILENT
+        said = timing(server, _field(head, b"\r\nx-batch-size:")) if server else NO_TIMING
         self._answer = Answer(200 <= code < 300, code, *said, closes or isinstance(body, _UntilClose))
 
-    def _complete(self, left_over: int) -> Answer | None:
+    def _complete(self, data: bytes, begin: int) -> Answer | None:
         """The answer, if its body is; more bytes than it has end the use of the connection."""
+        assert self._body is not None
+        left_over = self._body.left_over(data, begin)
         if left_over < 0:
             return None
         return self._answer._replace(closes=True) if left_over else self._answer
@@ -242,9 +240,8 @@ class _Chunked:
 
 
 def _requests(target: Target) -> tuple[bytes, ...]:
-    host = f"[{target.host}]" if ":" in target.host else target.host
     given = {name.lower() for name, _ in target.headers}
-    lines = [] if "host" in given else [f"Host: {host}:{target.port}"]
+    lines = [] if "host" in given else [f"Host: {authority(target.host, target.port)}"]
     lines += [] if "user-agent" in given else ["User-Agent: paceline-bench"]
     for name, value in target.headers:
         if not _TOKEN.fullmatch(name.encode("latin-1", "replace")) or "\r" in value or "\n" in value:
@@ -299,5 +296,4 @@ def _body(code: int, head: bytes) -> _Sized | _Chunked | _UntilClose:
     return _Sized(int(length))
 
 
-_SILENT: Final = Timing()
 _NOTHING: Final = Answer(False, 0)

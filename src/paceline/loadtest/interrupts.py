@@ -1,6 +1,7 @@
 """What does Ctrl-C mean while a load test runs? The first ends the test, the second everything.
 
-SIGTERM means the same. What was measured until the first is reported; after the second nothing is.
+SIGTERM means the same. What was measured until the first is reported, also where that comes while reports are written;
+after the second nothing is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Interrupts:
     """Takes both signals while the context lasts; raises KeyboardInterrupt where there is no test to end.
 
     Attributes:
-        test: that the first one ends.
+        test: that the first one ends, or that is over.
         number: of the first signal; 0: none has come.
     """
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from paceline.loadtest.result import StepResult
 from paceline.loadtest.samples import Samples
 from paceline.loadtest.steps import Step
+from paceline.loadtest.table import error_text
 from paceline.loadtest.tally import Tally
 from paceline.loadtest.target import Target
 from paceline.reports.units import MILLISECONDS, PER_SECOND
@@ -115,7 +116,7 @@ def view_for(target: Target, *, quiet: bool, live: bool, may_change: bool) -> Ab
 
 def _told(rate: float, p50_ms: float | None, p99_ms: float | None, errors: Mapping[str, int]) -> str:
     times = f"p50 {MILLISECONDS.text(p50_ms)}, p99 {MILLISECONDS.text(p99_ms)}"
-    return f"{PER_SECOND.text(rate)}, {times}" + "".join(f", {count} {kind}" for kind, count in errors.items())
+    return ", ".join(filter(None, (PER_SECOND.text(rate), times, error_text(errors))))
 
 
 def _say(text: str) -> None:

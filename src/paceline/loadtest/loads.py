@@ -20,6 +20,8 @@ from paceline.loadtest.recorder import Recorder
 from paceline.loadtest.samples import Outcome
 from paceline.loadtest.steps import Change, Step
 
+# So many at once, and others have their turn: answers are read in between.
+MOST_AT_ONCE: Final = 16
 OK: Final = int(Outcome.OK)
 STATUS: Final = int(Outcome.STATUS)
 
@@ -33,11 +35,13 @@ class Load(Waking):
     Attributes:
         end_s: from then on nothing is due.
         under_way: requests that were due and have not ended, whether sent or not.
+        lags: how late the client itself was for each of the last requests, in seconds; whoever reads them clears them.
     """
 
     def __init__(self, step: Step, loop: Loop, route: Route, recorder: Recorder, start_s: float) -> None:
         self.end_s = start_s + step.warmup_s + step.duration_s
         self.under_way = 0
+        self.lags: list[float] = []
         self.recorder = recorder
         self._loop = loop
         self._route = route

@@ -43,6 +43,7 @@ from paceline.loadtest.samples import PACK, Outcome
 from paceline.loadtest.server_timing import NO_TIMING, Timing, timing
 from paceline.loadtest.steps import Change, Ended, Step, Users
 from paceline.loadtest.target import Target
+from paceline.loadtest.usage import Usage
 
 _FLUSH_S: Final = 0.1
 _GRACE_S: Final = 1.0
@@ -146,7 +147,7 @@ class Held:
         self._parent.dropped = 0
         events.add_listener(self._ended)
         flushing = gevent.spawn(self._flush)
-        cpu, wall_s = self._counted(environment.runner)
+        (cpu, waited), wall_s = self._counted(environment.runner)
         self._runner = None
         environment.stop_timeout = _GRACE_S if self._stopped.is_set() else step.timeout_s + _GRACE_S
         environment.runner.stop()
@@ -154,30 +155,29 @@ class Held:
         events.remove_listener(self._ended)
         self._recorder.flush()
         gc.collect()  # closes the connections of the users who have left
-        return Ended(cpu=cpu, wall_s=wall_s, dropped=self._parent.dropped)
+        return Ended(cpu=cpu, wall_s=wall_s, dropped=self._parent.dropped, waited=waited)
 
     def change(self, change: Change) -> None:
         """Users come, or leave."""
-        self._users = change.users
+        before, self._users = self._users, change.users
         if self._runner is not None:
-            self._runner.start(self._users, spawn_rate=self._users)
+            self._runner.start(self._users, spawn_rate=max(before, self._users))  # all within a second
 
     def stop(self) -> None:
         """End it soon."""
         self._stopped.set()
 
-    def _counted(self, runner: Any) -> tuple[float, float]:
-        """Cores that it took while it counted, and how long that was."""
+    def _counted(self, runner: Any) -> tuple[tuple[float, float], float]:
+        """Cores that it took while it counted, and waited for, and how long that was."""
         # Users who think do not all start at once.
         spread_s = min(self._think_s[1], self._step.warmup_s)
         runner.start(self._users, spawn_rate=self._users / spread_s if spread_s > 0 else self._users)
         self._runner = runner
         if self._stopped.wait(self._step.warmup_s):
-            return 0.0, 0.0
-        began_s, cpu_s = time.monotonic(), time.process_time()
+            return (0.0, 0.0), 0.0
+        began_s, before = time.monotonic(), Usage.now()
         self._stopped.wait(self._step.duration_s)
-        wall_s = time.monotonic() - began_s
-        return (time.process_time() - cpu_s) / wall_s, wall_s
+        return Usage.now().since(before), time.monotonic() - began_s
 
     def _flush(self) -> None:
         while True:

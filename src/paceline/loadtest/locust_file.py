@@ -15,7 +15,7 @@ from string import Template
 from typing import Final
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest.target import Target
+from paceline.loadtest.target import Target, authority
 
 _MOST_INLINE_BYTES: Final = 20_000
 _GIVEN_BY_GRPC: Final = ("content-type", "te", "user-agent", "content-length", "host")
@@ -132,6 +132,7 @@ def text(
     """
     is_grpc = target.wire == "grpc"
     low, high = think_s
+    where = authority(target.host, target.port)
     wait = f"between({low:g}, {high:g})" if high > low else f"constant({low:g})"
     return (_GRPC if is_grpc else _HTTP).substitute(
         url=target.url.encode("unicode_escape").decode().replace('"', '\\"'),
@@ -141,7 +142,7 @@ def text(
         wait=wait,
         headers=_metadata(target) if is_grpc else _headers(target),
         bodies=_requests(target, name),
-        host=_literal(_authority(target) if is_grpc else f"http{'s' * target.tls}://{_authority(target)}"),
+        host=_literal(where if is_grpc else f"http{'s' * target.tls}://{where}"),
         timeout=f"{timeout_s:g}",
     )
 
@@ -239,11 +240,6 @@ def _metadata(target: Target) -> str:
 def _list(items: Iterable[str]) -> str:
     shown = "".join(f"\n    {item}," for item in items)
     return f"[{shown}\n]" if shown else "[]"
-
-
-def _authority(target: Target) -> str:
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return f"{host}:{target.port}"
 
 
 def _literal(value: str | bytes) -> str:

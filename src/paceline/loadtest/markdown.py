@@ -40,8 +40,7 @@ def _gates(result: Result) -> str:
 
 
 def _warnings(result: Result) -> str:
-    in_the_way = [f"{step.label}: {step.client.bottleneck}" for step in result.steps if step.client.bottleneck]
-    return "\n".join(f"> Warning: {_escaped(text)}  " for text in [*result.warnings, *in_the_way])
+    return "\n".join(f"> Warning: {_escaped(text)}  " for text in [*result.warnings, *table.in_the_way(result)])
 
 
 def _origin(result: Result) -> str:

@@ -17,20 +17,16 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from numpy.random import default_rng  # it is slow to import: not when the first step has begun
 
 from paceline.loadtest.arrivals import Arrivals
 from paceline.loadtest.connections import BUSY, CONNECTING, IDLE, Connection, Route
-from paceline.loadtest.loads import Load
+from paceline.loadtest.loads import MOST_AT_ONCE, Load
 from paceline.loadtest.loop import Loop
 from paceline.loadtest.recorder import Recorder
 from paceline.loadtest.samples import Outcome
 from paceline.loadtest.steps import Change, OpenLoop, Step
-
-# So many at once, and others have their turn: answers are read in between.
-_MOST_AT_ONCE: Final = 16
 
 
 class Schedule:
@@ -95,12 +91,13 @@ class OpenLoad(Load):
 
     def wake(self) -> None:
         schedule, idle = self._schedule, self._idle
-        for _ in range(_MOST_AT_ONCE):
+        for _ in range(MOST_AT_ONCE):
             due_s = schedule.next_s
             now = time.monotonic()
             if due_s > now or due_s >= self.end_s:
                 break
             schedule.advance()
+            self.lags.append(now - due_s)
             self.under_way += 1
             if idle:
                 idle.pop().send(self._next_body(), due_s, now)

@@ -25,9 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from paceline.core.errors import AddressUnavailable, ConfigError, ModelLoadError, PacelineError, UnsafeModel
+from paceline.core.errors import (
+    AddressUnavailable,
+    ConfigError,
+    ModelLoadError,
+    PacelineError,
+    Unreachable,
+    UnsafeModel,
+)
 from paceline.loadtest.address import Address
-from paceline.loadtest.asking import Asker, NotHttp, Reply, Unreachable
+from paceline.loadtest.asking import Asker, NotHttp, Reply
 from paceline.workers.r.packages import launched
 
 READY_S: Final = 600.0
@@ -38,7 +45,8 @@ _POLL_S: Final = 0.01
 _ANSWER_S: Final = 5.0
 _SHOWN: Final = 2000
 _LIVE: Final = re.compile(r"live on http://(\S+):(\d+)")
-_SAID: Final = re.compile(r"^error: (.*)$(?:\nhint: (.*)$)?", re.MULTILINE)
+_SAID: Final = re.compile(r"^error: (.+?)(?:\nhint: (.*))?\s*\Z", re.MULTILINE | re.DOTALL)
+"""The last that it says: what is wrong, where in the code, and what to do."""
 _BY_CODE: Final[Mapping[int | None, type[PacelineError]]] = {
     2: ConfigError,
     3: ConfigError,

@@ -36,7 +36,7 @@ _WORDS_PER_TEXT: Final = 8
 _OPEN_SIZES: Final = (8, 1, 32, 224, 3, 128, 2)
 _LARGEST: Final = (9, 1)
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]')
-_LETTER: Final = re.compile(rb"\\.|[A-Za-z]", re.DOTALL)
+_LETTER: Final = re.compile(rb"\\u[0-9a-fA-F]{4}|\\.|[A-Za-z]", re.DOTALL)
 
 
 class Guess(NamedTuple):
@@ -59,7 +59,7 @@ def guesses(signature: Signature) -> list[Guess]:
     return [Guess(size, largest) for size in sizes for largest in integers]
 
 
-def generated(signature: Signature, rows: int, guess: Guess, count: int, seed: int) -> list[Tensors]:
+def generated(signature: Signature, rows: int, guess: Guess, count: int, *, seed: int) -> list[Tensors]:
     """Inputs by metadata alone, for `count` requests."""
     random = np.random.default_rng(seed)
     return [
@@ -69,7 +69,7 @@ def generated(signature: Signature, rows: int, guess: Guess, count: int, seed: i
 
 
 def varied(
-    example: Tensors, signature: Signature, rows: int, count: int, seed: int, *, words: bool = False
+    example: Tensors, signature: Signature, rows: int, count: int, *, seed: int, words: bool = False
 ) -> list[Tensors]:
     """Inputs like an example of one row, for `count` requests.
 

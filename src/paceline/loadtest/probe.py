@@ -75,5 +75,6 @@ def _item_error(document: Any) -> str:
 
 
 def _start(body: bytes) -> str:
+    body = body.strip()
     text = body[:200].decode()
     return text if len(body) <= len(text) else f"{text}..."

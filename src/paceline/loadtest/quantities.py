@@ -3,6 +3,7 @@
 Rules:
 - A rate is per second unless it says otherwise: `200`, `200/s`, `12k/h`, `90/min`.
 - A time is in seconds unless it says otherwise: `60`, `60s`, `5m`, `1.5h`, `500ms`, `20us`.
+- A latency says its unit: `p99=50` would be fifty seconds, which every server keeps and nobody means.
 """
 
 from __future__ import annotations
@@ -58,6 +59,17 @@ def parse_duration(text: str, *, least_s: float = 0.0) -> float:
     return duration_s
 
 
+def parse_latency(text: str, *, least_s: float = 0.0) -> float:
+    """Milliseconds, of a time that says its unit.
+
+    Raises:
+        ConfigError: it is no time, has no unit, or is shorter than `least_s`.
+    """
+    if re.fullmatch(_NUMBER, text.strip()):
+        raise ConfigError(f"expected a time with its unit, such as {text.strip()}ms, got {text!r}")
+    return parse_duration(text, least_s=least_s) * 1e3
+
+
 def parse_range(text: str) -> tuple[float, float]:
     """Shortest and longest time of `1s..3s` or `1..3s`; of `2s`, twice the same.
 
@@ -84,4 +96,4 @@ def parse_slo(text: str) -> Slo:
     match = _SLO.fullmatch(text.strip())
     if match is None or not 0 < float(match[1]) < 100:
         raise ConfigError(f"expected a percentile and a time such as p99=50ms, got {text!r}")
-    return Slo(percentile=float(match[1]), latency_ms=parse_duration(match[2], least_s=1e-6) * 1e3)
+    return Slo(percentile=float(match[1]), latency_ms=parse_latency(match[2], least_s=1e-6))

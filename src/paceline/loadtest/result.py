@@ -5,6 +5,7 @@ Milliseconds, as reports have them. A number that is not known is None.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,7 +60,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cpu: cores that it took.
-        late_p99_ms: how late it sent; without the stretches of time in which requests waited for a connection.
+        late_p99_ms: how late it was itself; that requests waited for a connection is the server's doing. None where
+            the engine does not say.
         bottleneck: why its numbers say more of the client than of the server; "" if they do not.
     """
 
@@ -76,12 +78,13 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
         users: of a closed loop; None for an open one.
         offered_rate: requests due per second; of a closed loop, sent per second.
         duration_s: that counted; shorter than was asked for if the step was ended early.
-        requests: that were due in it and came to an end.
+        requests: that were due in it and came to an end; of users, also those that were under way when it began to
+            count and had most of their time in it.
         rate: predictions per second that came in it.
         goodput: those of them within the latency of the SLO, per second; None without one.
         errors: by kind, such as {"status 503": 12, "timeout": 1}.
         latency: of the answers that are predictions, from when they were due.
-        failed_latency: of the rest, as far as they were answered.
+        failed_latency: of the rest, until they had failed; without those that were never sent.
         queue, infer: as the server says, for the answers that say it.
         batch_rows: how many answers came from batches of so many rows.
         histogram: upper bounds in milliseconds, and counts, of `latency`.
@@ -112,6 +115,11 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     def failed(self) -> int:
         """Requests that brought no prediction."""
         return sum(self.errors.values())
+
+    @property
+    def mean_batch_rows(self) -> float | None:
+        """Of the batch that an answer came from; None if the server does not say."""
+        return mean_size(self.batch_rows)
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +200,12 @@ def read(path: Path) -> Result:
         return msgspec.json.decode(data, type=Result)
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path}: is no result of a load test: {error}") from error
+
+
+def mean_size(counts: Mapping[int, int]) -> float | None:
+    """The mean of sizes that came so many times; None if none did."""
+    whole = sum(counts.values())
+    return sum(size * count for size, count in counts.items()) / whole if whole else None
 
 
 class _Versioned(msgspec.Struct):

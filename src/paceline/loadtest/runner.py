@@ -1,7 +1,7 @@
 """How is a load test run? The steps of a plan go to the client one by one, and what comes back is summed up.
 
 Rules:
-- A step that is ended early, by a key or by Ctrl-C, counts as far as it went; what is finished is never lost.
+- A step that is ended early, by a key, by Ctrl-C or because the client died, counts as far as it went.
 - Every wait has a deadline, that of the client's process included.
 - Between two steps the server gets a moment to finish what the last one has left behind.
 """
@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from paceline.loadtest.generator import Generator, GeneratorFailed
+from paceline.core.errors import GeneratorFailed
+from paceline.loadtest.generator import Generator
 from paceline.loadtest.live import QuietView, View
 from paceline.loadtest.plans import Plan
 from paceline.loadtest.result import Capacity, Slo, StepResult
@@ -23,7 +24,7 @@ from paceline.loadtest.samples import Samples
 from paceline.loadtest.steps import Change, Ended, OpenLoop, Step, Users
 from paceline.loadtest.tally import Tally
 from paceline.loadtest.target import Target
-from paceline.reports.units import PER_SECOND
+from paceline.reports.units import MILLISECONDS, PER_SECOND
 
 _POLL_S: Final = 0.1
 _REST_S: Final = 0.2
@@ -62,19 +63,6 @@ class Client(Protocol):
 
 Start = Callable[[Target], AbstractContextManager[Client]]
 """Starts an engine."""
-
-
-def run(
-    target: Target, plan: Plan, *, slo: Slo | None = None, view: View | None = None, **options: Any
-) -> tuple[list[StepResult], Capacity | None]:
-    """Run all of a plan; the options are those of `Run`.
-
-    Raises:
-        GeneratorFailed: the client's process died.
-    """
-    test = Run(target, slo=slo, view=view, **options)
-    test.follow(plan)
-    return test.steps, test.capacity
 
 
 class Run:
@@ -117,17 +105,27 @@ class Run:
         """Run the steps of a plan to its end, or until `end` is called.
 
         Raises:
-            GeneratorFailed: the client's process died; `steps` has what was finished before.
+            GeneratorFailed: the client's process died; `steps` has what came before.
         """
         with self._start(self.target) as client:
             step = _first(plan)
             while step is not None and not self.ended_early:
-                result = _Held(self, client, step).result()
-                if result.requests:
-                    self.steps.append(result)
-                    self.view.finished(result)
+                held = _Held(self, client, step)
+                try:
+                    result = held.result()
+                except GeneratorFailed:
+                    self._keep(held.so_far())
+                    raise
+                self._keep(result)
                 step = None if self.ended_early else self._next(plan, result)
         plan.close()
+
+    def _keep(self, result: StepResult) -> None:
+        if result.requests:
+            self.steps.append(result)
+            self.view.finished(result)
+        elif result.duration_s:
+            self.notes.append(f"{result.label}: no request that counts was answered or failed")
 
     def _next(self, plan: Plan, result: StepResult) -> Step | None:
         try:
@@ -157,11 +155,15 @@ class _Held:
         self._factor = 1.0
         self._label = label(step.load)
         self._stopping = False
+        self._began_s = time.monotonic()
+        self._deadline_s = self._began_s + step.warmup_s + step.duration_s + step.timeout_s + _GRACE_S
 
     def result(self) -> StepResult:
-        """Hold the load until its time is over or it is ended."""
-        began = time.monotonic()
-        deadline = began + self._step.warmup_s + self._step.duration_s + self._step.timeout_s + _GRACE_S
+        """Hold the load until its time is over or it is ended.
+
+        Raises:
+            GeneratorFailed: the client's process died, or does not end the step.
+        """
         self._view.began(self._step, self._label, self._client.pid)
         self._client.begin(self._step)
         while (ended := self._client.ended) is None:
@@ -171,13 +173,23 @@ class _Held:
             if self._step.give_up and self._tally.hopeless:
                 self._stop()
             now = time.monotonic()
-            if now > deadline:
-                raise GeneratorFailed(f"the client did not end its step within {deadline - began:.0f} s")
-            self._view.progress(self._tally, samples, now - began)
+            # This process may have been stopped for longer (Ctrl-Z): what has come meanwhile is read first.
+            if samples is None and self._client.ended is None and now > self._deadline_s:
+                raise GeneratorFailed(f"the client did not end its step within {now - self._began_s:.0f} s")
+            self._view.progress(self._tally, samples, now - self._began_s)
             self._obey(self._view.pressed())
         return self._summed_up(ended)
 
+    def so_far(self) -> StepResult:
+        """What is known of a step whose client is no more; of the client itself nothing is."""
+        wall_s = max(0.0, time.monotonic() - self._began_s - self._step.warmup_s)
+        return self._summed_up(Ended(cpu=0.0, wall_s=wall_s))
+
     def _summed_up(self, ended: Ended) -> StepResult:
+        if self._tally.abandoned and not self._step.give_up:
+            longest = MILLISECONDS.text(self._tally.longest_abandoned_s * 1e3)
+            under_way = f"{self._tally.abandoned} requests were under way for up to {longest}"
+            self._test.notes.append(f"{self._label}: {under_way} when it was ended, and count nowhere")
         if self._label != label(self._step.load):
             self._test.notes.append(f"{self._label}: the load was changed by hand")
         return self._tally.result(self._label, ended)
@@ -196,6 +208,7 @@ class _Held:
     def _stop(self) -> None:
         if not self._stopping:
             self._stopping = True
+            self._deadline_s = min(self._deadline_s, time.monotonic() + _GRACE_S)
             self._client.stop()
 
     def _change(self, up: bool) -> None:

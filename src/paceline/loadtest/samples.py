@@ -25,6 +25,7 @@ class Outcome(enum.IntEnum):
     MALFORMED = 6  # the answer is none of the protocol's
     UNSENT = 7  # due while the most requests that may wait in the client were waiting
     ABANDONED = 8  # the step was ended while it was under way
+    NO_SOCKET = 9  # the client had no descriptor, port or memory left for a connection
 
 
 SAMPLE: Final = np.dtype(

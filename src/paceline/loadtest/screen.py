@@ -23,9 +23,11 @@ from rich.text import Text
 from paceline.loadtest.histogram import LatencyHistogram
 from paceline.loadtest.keys import Keys
 from paceline.loadtest.recent import PERCENTS, WINDOW_S, CpuShare, Recent, percentiles_ms
-from paceline.loadtest.result import StepResult
+from paceline.loadtest.result import StepResult, mean_size
 from paceline.loadtest.samples import Outcome, Samples
 from paceline.loadtest.steps import Step
+from paceline.loadtest.summary_text import as_table
+from paceline.loadtest.table import error_text
 from paceline.loadtest.tally import Tally
 from paceline.loadtest.target import Target
 from paceline.reports.units import COUNT, MILLISECONDS, PER_SECOND, PERCENT, UNKNOWN
@@ -37,6 +39,7 @@ _BARS: Final = 40
 _PROGRESS: Final = 30
 _ROWS_OF_STEP: Final = 18  # of everything but the finished steps
 _KEPT: Final = 20
+_HEADINGS: Final = ("", "answered", "failed", *(f"p{percent:g}" for percent in PERCENTS), "max")
 
 
 class LiveView:
@@ -128,21 +131,20 @@ class LiveView:
         window_s = max(min(WINDOW_S, elapsed_s), 0.1)
         counted_s = max(min(elapsed_s - self._step.warmup_s, self._step.duration_s), 0.1)
         ok = recent["outcome"] == Outcome.OK
-        table = _numeric_table("", "answered", "failed", *(f"p{percent:g}" for percent in PERCENTS), "max")
-        table.add_row(
+        now = [
             "last second",
             PER_SECOND.text(float(ok.sum()) / window_s),
             PER_SECOND.text(float((~ok).sum()) / window_s),
             *map(MILLISECONDS.text, percentiles_ms(recent)),
-        )
+        ]
         times = tally.latency
-        table.add_row(
+        whole = [
             "this step",
             PER_SECOND.text(times.count / counted_s),
             PER_SECOND.text(tally.errors.total() / counted_s),
             *(MILLISECONDS.text(times.percentile(percent) * 1e3) for percent in (*PERCENTS, 100.0)),
-        )
-        return table
+        ]
+        return as_table(_HEADINGS, [now, whole])
 
     def _pictures(self, tally: Tally) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
@@ -156,7 +158,7 @@ class LiveView:
             grid.add_row("server", server)
         if self._cpu is not None:
             grid.add_row("client", f"{PERCENT.text(self._cpu.since_last())} of the one core that it can use")
-        errors = ", ".join(f"{COUNT.text(count)} {kind}" for kind, count in tally.errors.most_common(3))
+        errors = error_text(dict(tally.errors.most_common(3)))
         grid.add_row("errors", Text(errors or "none", "red" if errors else ""))
         return grid
 
@@ -166,32 +168,24 @@ class LiveView:
             said.append(f"queue {MILLISECONDS.text(tally.queue.percentile(50) * 1e3)}")
             said.append(f"model {MILLISECONDS.text(tally.infer.percentile(50) * 1e3)}")
         if tally.batch_rows:
-            rows = sum(size * count for size, count in tally.batch_rows.items()) / tally.batch_rows.total()
-            said.append(f"{COUNT.text(rows)} rows a batch")
+            said.append(f"{COUNT.text(mean_size(tally.batch_rows))} rows a batch")
         return ", ".join(said)
 
 
 def steps_table(steps: Sequence[StepResult]) -> Table:
     """A line for each finished step."""
-    table = _numeric_table("", "answered", "failed", *(f"p{percent:g}" for percent in PERCENTS), "max", "client")
-    for step in steps:
-        times = step.latency
-        table.add_row(
-            step.label,
-            PER_SECOND.text(step.rate),
-            COUNT.text(step.failed),
-            *map(MILLISECONDS.text, (times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms)),
-            Text(PERCENT.text(step.client.cpu), "yellow" if step.client.bottleneck else ""),
-        )
-    return table
+    return as_table([*_HEADINGS, "client"], map(_row, steps))
 
 
-def _numeric_table(first: str, *headings: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(first, no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+def _row(step: StepResult) -> list[str | Text]:
+    times = step.latency
+    return [
+        step.label,
+        PER_SECOND.text(step.rate),
+        COUNT.text(step.failed),
+        *map(MILLISECONDS.text, (times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms)),
+        Text(PERCENT.text(step.client.cpu), "yellow" if step.client.bottleneck else ""),
+    ]
 
 
 def histogram(times: LatencyHistogram, width: int = _BARS) -> list[int]:

@@ -27,7 +27,6 @@ DEFAULT_SIGNATURE: Final = "serving_default"
 _TFS_NAMES: Final = {"FLOAT": "FP32", "DOUBLE": "FP64", "HALF": "FP16", "BFLOAT16": "BF16", "STRING": "BYTES"}
 _TFS_ERRORS: Final = ("Missing model name", "versions of model", "Servable not found")
 
-REST: Final[tuple[WireProtocol, ...]] = ("oip", "oip-binary")
 ITEMS: Final = Signature((TensorSpec("item", DataType.BYTES, (-1,)),), (), batched=True, items=True)
 """Of what takes any JSON, as far as is known."""
 
@@ -128,7 +127,7 @@ class Paceline:
 class OpenInference:
     """Triton, MLServer, KServe, OpenVINO Model Server."""
 
-    protocols = REST
+    protocols: tuple[WireProtocol, ...] = ("oip", "oip-binary")
 
     def __init__(self, asker: Asker, about: Mapping[str, Any]) -> None:
         self.says = " ".join(str(about[key]) for key in ("name", "version") if about.get(key))
@@ -144,7 +143,8 @@ class OpenInference:
 
     def not_ready(self, name: str) -> str:
         reply = self._asker.get(f"/v2/models/{quote(name, safe='')}/ready")
-        return f"status {reply.status}" if reply.status in (400, 503) and self._is_known(name) else ""
+        # Triton answers 400 for a model that is not ready, and for one that it never heard of.
+        return f"status {reply.status}" if reply.status in (400, 503) and name in self.names() else ""
 
     def model(self, name: str, version: str) -> Model:
         reply = self._asker.get(f"/v2/models/{quote(name, safe='')}" + (f"/versions/{version}" if version else ""))
@@ -153,10 +153,6 @@ class OpenInference:
             raise _no_model(name, reply)
         inputs = tensor_specs(said.get("inputs") or [])
         return Model(name=name, version=version, signature=described(inputs) if inputs else None)
-
-    def _is_known(self, name: str) -> bool:
-        """Triton answers 400 for a model that is not ready, and for one that it never heard of."""
-        return name in self.names()
 
 
 class TensorFlowServing:
@@ -216,7 +212,7 @@ class Elsewhere:
         if not path:
             listed = f"; it describes {', '.join(self._examples)}" if self._examples else ""
             raise ConfigError(
-                f"this server is none that is known, and the URL has no path{listed}",
+                f"the server is of no known kind, and the URL has no path{listed}",
                 hint="name the route, such as http://HOST:PORT/predict",
             )
         example = self._examples.get(path.partition("?")[0])
@@ -297,18 +293,3 @@ def _spec(name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
 
 def _no_model(name: str, reply: Reply) -> ConfigError:
     return ConfigError(f"model '{name}': the server answers {reply.status}: {reply.says}")
-
-
-__all__ = [
-    "ITEMS",
-    "Elsewhere",
-    "Model",
-    "OpenInference",
-    "Paceline",
-    "Server",
-    "TensorFlowServing",
-    "described",
-    "identify",
-    "of_signatures",
-    "tensor_specs",
-]

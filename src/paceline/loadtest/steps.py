@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from paceline.loadtest.arrivals import AnyArrivals
@@ -67,9 +69,12 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
         wall_s: how long it counted; 0.0 if the step was ended during its warm-up.
         dropped: samples that were lost because nobody took them.
         waited: share of the time in which it would have run, had other processes not had the cores.
+        late_p99_s: how late it was itself at most for 99 % of the requests, while it counted; what waits for a
+            connection is not its own lateness. Not a number where nothing is known of it.
     """
 
     cpu: float
     wall_s: float
     dropped: int = 0
     waited: float = 0.0
+    late_p99_s: float = math.nan

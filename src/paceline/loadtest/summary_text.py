@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TextIO
 
 from rich.console import Console
@@ -18,12 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from paceline.loadtest import table
-from paceline.loadtest.result import Result, StepResult
-from paceline.reports.units import COUNT
+from paceline.loadtest.result import Result
 
 _WIDE: Final = 300
 _LEFT_OUT_FIRST: Final = ("p95", "p90", "queue p50", "infer p50", "client CPU", "p99.9", "batch", "SLO")
-_MOST_WARNINGS: Final = 3
 _LOADED: Final = 0.7
 _SLO_OF_IDLE: Final = 5.0
 
@@ -52,8 +50,8 @@ def lines(result: Result) -> Iterator[Text]:
         yield Text.assemble(verdict, f": {table.gate_text(gate)}")
     for step in result.steps:
         if step.errors:
-            yield Text(f"errors: {step.label}: {_kinds(step)}", "red")
-    for warning in [*result.warnings, *_in_the_way(result)]:
+            yield Text(f"errors: {step.label}: {table.error_text(step.errors)}", "red")
+    for warning in [*result.warnings, *table.in_the_way(result)]:
         yield Text(f"warning: {warning}", "yellow")
 
 
@@ -70,14 +68,10 @@ def next_step(result: Result) -> str:
             f"users wait while the server does; --rate {_plain(rate)}/s sends whatever it does, "
             f"and --find-capacity --slo p99={_plain(slo_ms)}ms looks for the most"
         )
-    return "--report report.html draws it; --output result.json keeps it, for --baseline and --fail-if later"
-
-
-def _in_the_way(result: Result) -> list[str]:
-    """Where the numbers say more of the client than of the server; a search has many such steps."""
-    said = [f"{step.label}: {step.client.bottleneck}" for step in result.steps if step.client.bottleneck]
-    further = len(said) - _MOST_WARNINGS
-    return said if further <= 0 else [*said[:_MOST_WARNINGS], f"the client was in the way of {further} further steps"]
+    drawn = "--report report.html draws it"
+    if result.gates:  # what keeps results is known
+        return drawn
+    return f"{drawn}; --output result.json keeps it, for --baseline and --fail-if later"
 
 
 def _fitting(result: Result, console: Console) -> Table:
@@ -86,29 +80,26 @@ def _fitting(result: Result, console: Console) -> Table:
     left_out: list[str] = []
     while True:
         places = [place for place, column in enumerate(columns) if column not in left_out]
-        drawn = _drawn([columns[place] for place in places], [[row[place] for place in places] for row in rows])
+        drawn = as_table([columns[place] for place in places], [[row[place] for place in places] for row in rows])
         width = Measurement.get(console, console.options.update(max_width=_WIDE), drawn).maximum
         if width <= console.width or len(left_out) == len(_LEFT_OUT_FIRST):
             return drawn
         left_out.append(_LEFT_OUT_FIRST[len(left_out)])
 
 
-def _drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+def as_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """For a terminal: words in the first column, numbers in the others."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for place, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if place else "left", no_wrap=True)
+        made.add_column(column, justify="right" if place else "left", no_wrap=True)
     for row in rows:
-        drawn.add_row(*row)
-    return drawn
+        made.add_row(*row)
+    return made
 
 
 def _line(console: Console, text: Text | None = None) -> None:
     """One that the terminal breaks, and not we: it can be copied."""
     console.print(text or "", soft_wrap=True)
-
-
-def _kinds(step: StepResult) -> str:
-    return ", ".join(f"{COUNT.text(count)} {kind}" for kind, count in step.errors.items())
 
 
 def _plain(number: float) -> str:

@@ -1,12 +1,14 @@
-"""What stands in the table of steps, on a terminal as in Markdown?"""
+"""What stands in the table of steps, and in the sentences about it, in every kind of report?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from paceline.loadtest.result import Gate, Latency, Result, StepResult
 from paceline.reports.units import COUNT, MILLISECONDS, PER_SECOND, PERCENT
+
+_MOST_STEPS: Final = 3
 
 
 def columns(result: Result) -> list[str]:
@@ -45,6 +47,18 @@ def slo_text(result: Result) -> str:
     return f"p{slo.percentile:g} at most {MILLISECONDS.text(slo.latency_ms)}" if slo is not None else ""
 
 
+def error_text(errors: Mapping[str, int]) -> str:
+    """Such as "12 status 503, 1 timeout"."""
+    return ", ".join(f"{COUNT.text(count)} {kind}" for kind, count in errors.items())
+
+
+def in_the_way(result: Result) -> list[str]:
+    """Where the numbers say more of the client than of the server; a search has many such steps."""
+    said = [f"{step.label}: {step.client.bottleneck}" for step in result.steps if step.client.bottleneck]
+    further = len(said) - _MOST_STEPS
+    return said if further <= 0 else [*said[:_MOST_STEPS], f"the client was in the way of {further} further steps"]
+
+
 def _capacity(result: Result) -> str:
     found = result.capacity
     assert found is not None
@@ -70,9 +84,8 @@ def _time(get: Callable[[StepResult], Latency | None], percentile: str = "p50_ms
 
 
 def _batch(step: StepResult) -> str:
-    """Mean rows in the batch that an answer came from."""
-    count = sum(step.batch_rows.values())
-    return f"{sum(rows * times for rows, times in step.batch_rows.items()) / count:.3g}" if count else ""
+    mean = step.mean_batch_rows
+    return f"{mean:.3g}" if mean else ""
 
 
 def _kept(step: StepResult) -> str:

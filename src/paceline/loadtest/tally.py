@@ -4,6 +4,8 @@ Rules:
 - Memory does not grow with the number of requests, nor with more than one entry a stretch of time.
 - A request counts where it was due: its latency, and whether it failed or met the SLO. What was due during the warm-up
   is shown in the time line and counts nowhere else.
+- Users wait for their answers: in a stall that begins during the warm-up nothing more is due. So a request of theirs
+  that was under way when the counting began counts if most of its time came after.
 - Rates count answers when they came. An overloaded server answers in the end all that was due in the step, but later:
   by due time it would seem to do all that is asked of it.
 - What was under way when somebody ended the step early neither succeeded nor failed.
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,15 @@ _MOMENTS = 25
 _LATE_S = 1e-3
 _LATE_SHARE = 0.25
 _BUSY = 0.9
-_ALL_CONNECTED = 0.5
 
 
 class _Stretch:
-    """Attributes: see `Instant`; `under_way_s` adds up the time of all its requests, `late` their lateness."""
+    """Attributes: see `Instant`."""
 
     def __init__(self) -> None:
         self.ok = LatencyHistogram()
-        self.late = LatencyHistogram()
         self.due = 0
         self.failed = 0
-        self.under_way_s = 0.0
 
 
 class Tally:
@@ -61,6 +59,8 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self.batch_rows: Counter[int] = Counter()
         self.requests = 0
+        self.abandoned = 0
+        self.longest_abandoned_s = 0.0
         self._due = 0
         self._good = 0
         self._rows = rows
@@ -78,14 +78,15 @@ class Tally:
         """Count samples, shape [n]; `due_s` counts from the start of the step, its warm-up included."""
         within = self._within(samples)
         self._add_to_timeline(samples, within)
-        counts = samples["due_s"] >= self.step.warmup_s
+        counts = self._counts(samples)
         self._due += int(counts.sum())
+        self._add_abandoned(samples[samples["outcome"] == Outcome.ABANDONED])
         counts &= samples["outcome"] != Outcome.ABANDONED
         ok = samples["outcome"] == Outcome.OK
         good, bad = samples[counts & ok], samples[counts & ~ok]
         self.requests += good.size + bad.size
         self.latency.add(good["latency_s"])
-        self.failed_latency.add(bad["latency_s"])
+        self.failed_latency.add(bad["latency_s"][bad["outcome"] != Outcome.UNSENT])
         self.queue.add(good["queue_s"])
         self.infer.add(good["infer_s"])
         self._good += int((counts & within).sum())
@@ -94,6 +95,18 @@ class Tally:
                 self.batch_rows[int(size)] += count
         for kind, count in _counted(bad[["outcome", "status"]]):
             self.errors[_error(int(kind["outcome"]), int(kind["status"]))] += count
+
+    def _counts(self, samples: Samples) -> NDArray[np.bool_]:
+        """Which were due while the step counted, or had most of their time in it."""
+        places = samples["due_s"]
+        if isinstance(self.step.load, Users):
+            places = places + samples["latency_s"] / 2.0
+        counts: NDArray[np.bool_] = places >= self.step.warmup_s
+        return counts
+
+    def _add_abandoned(self, samples: Samples) -> None:
+        self.abandoned += samples.size
+        self.longest_abandoned_s = max(self.longest_abandoned_s, float(samples["latency_s"].max(initial=0.0)))
 
     def _within(self, samples: Samples) -> NDArray[np.bool_]:
         """Which are predictions within the latency of the SLO; compared as they are stored, in single precision."""
@@ -105,15 +118,12 @@ class Tally:
     def _add_to_timeline(self, samples: Samples, within: NDArray[np.bool_]) -> None:
         ok = samples["outcome"] == Outcome.OK
         failed = ~ok & (samples["outcome"] != Outcome.ABANDONED)
-        sent = samples["outcome"] != Outcome.UNSENT
         places = self._places(samples["due_s"])
         for place, _ in _counted(places):
             here, stretch = places == place, self._stretches[int(place)]
             stretch.ok.add(samples["latency_s"][here & ok])
-            stretch.late.add(samples["late_s"][here & sent])
             stretch.due += int(here.sum())
             stretch.failed += int((here & failed).sum())
-            stretch.under_way_s += float(np.nansum(samples["latency_s"][here & sent]))
         ends = samples["due_s"] + samples["latency_s"]
         for row, of in zip(self._answered, (ok, within), strict=True):
             moments = self._places(ends[of], _MOMENTS) + self._before
@@ -196,23 +206,19 @@ class Tally:
         return bool(self.requests) and self._good >= self.requests * (self._slo.percentile / 100.0 - 1e-9)
 
     def _client(self, ended: Ended) -> Client:
-        late = _together(each.late for place, each in self._stretches.items() if place >= 0 and not self._full(each))
-        late_s = late.percentile(99)
+        late_s, without = ended.late_p99_s, self.errors[_error(Outcome.NO_SOCKET, 0)]
         why = ""
-        if ended.cpu > _BUSY:
+        if without:
+            why = f"the client had no descriptor or port left for a connection, {without} times: see ulimit -n"
+        elif ended.cpu > _BUSY:
             why = f"the client took {ended.cpu:.0%} of the one core that it can use"
         elif ended.cpu + ended.waited > _BUSY:
             why = f"the client waited {ended.waited:.0%} of the time for a core, which other processes had"
-        elif isinstance(self.step.load, OpenLoop) and late_s > max(_LATE_S, _LATE_SHARE * self.latency.percentile(99)):
+        elif late_s > max(_LATE_S, _LATE_SHARE * self.latency.percentile(99)):
             why = f"1 % of the requests left {late_s * 1e3:.1f} ms late, or later"
         elif ended.dropped:
             why = f"{ended.dropped} samples were lost in the client"
         return Client(cpu=ended.cpu, late_p99_ms=_ms(late_s), bottleneck=why)
-
-    def _full(self, stretch: _Stretch) -> bool:
-        """Requests waited for a connection in this stretch: they were late for the server's sake, not the client's."""
-        is_open = isinstance(self.step.load, OpenLoop)
-        return is_open and stretch.under_way_s > _ALL_CONNECTED * self.step.connections * self._stretch_s
 
 
 def summary(times: LatencyHistogram) -> Latency:
@@ -224,13 +230,6 @@ def summary(times: LatencyHistogram) -> Latency:
         max_ms=_ms(times.max_s if times.count else math.nan),
         **percentiles,
     )
-
-
-def _together(parts: Iterable[LatencyHistogram]) -> LatencyHistogram:
-    whole = LatencyHistogram()
-    for part in parts:
-        whole.merge(part)
-    return whole
 
 
 def _counted(values: NDArray[Any]) -> list[tuple[Any, int]]:

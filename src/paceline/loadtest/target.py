@@ -44,9 +44,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """As one would type it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'grpc' if self.wire == 'grpc' else 'http'}{'s' * self.tls}://{host}:{self.port}{self.path}"
+        return base_url(self.host, self.port, wire=self.wire, tls=self.tls) + self.path
 
     def path_of(self, index: int) -> str:
         """Where the body of that index goes."""
         return self.paths[index] if self.paths else self.path
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as URLs and headers have them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def base_url(host: str, port: int, *, wire: Wire | None, tls: bool) -> str:
+    """A server, as one would type it."""
+    return f"{'grpc' if wire == 'grpc' else 'http'}{'s' * tls}://{authority(host, port)}"

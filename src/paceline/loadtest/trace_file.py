@@ -40,7 +40,8 @@ def read(path: Path) -> NDArray[np.float64]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             instants = _instants(path, file)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot be read: {why}") from error
     if len(instants) < 2:
         raise ConfigError(f"{path}: expected two or more arrivals, got {len(instants)}")
     return np.sort(np.frombuffer(instants, np.float64))

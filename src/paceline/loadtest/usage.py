@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
 from typing import Final, NamedTuple
 
-_SCHEDSTAT: Final = Path("/proc/self/schedstat")
+
+def _opened(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+# Opened before connections take all descriptors.
+_SCHEDSTAT: Final = _opened("/proc/self/schedstat")
 
 
 class Usage(NamedTuple):
@@ -25,11 +34,8 @@ class Usage(NamedTuple):
     @classmethod
     def now(cls) -> Usage:
         """Of this process, which has one thread."""
-        try:
-            waited_s = int(_SCHEDSTAT.read_text().split()[1]) / 1e9
-        except (OSError, IndexError, ValueError):
-            waited_s = 0.0
-        return cls(time.process_time(), waited_s, time.monotonic())
+        waited_ns = 0 if _SCHEDSTAT is None else int(os.pread(_SCHEDSTAT, 128, 0).split()[1])
+        return cls(time.process_time(), waited_ns / 1e9, time.monotonic())
 
     def since(self, before: Usage) -> tuple[float, float]:
         """Cores taken and cores waited for, on average."""

@@ -42,8 +42,8 @@ from paceline.reports.spec import (
 Drawing = Callable[[float], tuple[list[Element], float]]
 """Elements for a width in pixels, and their height."""
 
-WIDE: Final = 540.0
-NARROW: Final = 336.0
+_WIDE: Final = 540.0
+_NARROW: Final = 336.0
 _MARGIN: Final = 18.0
 
 
@@ -80,12 +80,12 @@ class Chart:
             )
         )
 
-    def figure(self, wide: float = WIDE, narrow: float = NARROW) -> Element:
+    def figure(self) -> Element:
         """For a page of `reports.page`: drawn twice, of which its style shows the one that fits the screen."""
         return element(
             "figure",
             element("figcaption", self.title),
-            [self._inline(width, name) for width, name in ((wide, "wide"), (narrow, "narrow"))],
+            [self._inline(width, name) for width, name in ((_WIDE, "wide"), (_NARROW, "narrow"))],
             element("p", self.note, class_="note") if self.note else None,
             element("details", element("summary", "Numbers"), tables.table(self.table.header, self.table.rows))
             if self.table.rows

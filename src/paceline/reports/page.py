@@ -15,10 +15,10 @@ from typing import Final, Literal
 from paceline.reports import theme
 from paceline.reports.elements import Content, Element, as_html, element
 
-Tone = Literal["good", "warn", "bad", "plain"]
+Tone = Literal["good", "warn", "bad"]
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_SIGNS: Final = {"good": "\u2713", "warn": "!", "bad": "\u2717", "plain": "i"}
+_SIGNS: Final = {"good": "\u2713", "warn": "!", "bad": "\u2717"}
 
 
 def document(title: str, *content: Content | Iterable[Content], subtitle: str = "", footer: str = "") -> str:

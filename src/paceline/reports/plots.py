@@ -124,7 +124,6 @@ def x_scale_of(axis: Axis, values: Sequence[float]) -> Scale:
 def y_scale_of(panel: Panel) -> Scale:
     """The scale of an axis of y; limits are on it, unless they are far above everything."""
     values = [value for series in panel.series for _, value in series.points if known(value)]
-    values += [each for series in panel.series for _, low, high in series.band for each in (low, high) if known(each)]
     limits = [limit.y for limit in panel.limits if known(limit.y)]
     if panel.y.kind == "log":
         return scales.logarithmic([*values, *limits])
@@ -254,11 +253,6 @@ def _pieces(series: Series, frame: Frame) -> list[list[tuple[float, float]]]:
 
 
 def _areas(series: Series, frame: Frame) -> Iterator[Element]:
-    edges = [edge for edge in series.band if all(known(each) for each in edge)]
-    if len(edges) > 1:
-        upper = [(frame.x(x), frame.y(high)) for x, _, high in edges]
-        lower = [(frame.x(x), frame.y(low)) for x, low, _ in reversed(edges)]
-        yield element("polygon", class_="area", points=points(upper + lower))
     for piece in _pieces(series, frame) if series.filled else []:
         closed = [(piece[0][0], frame.bottom), *piece, (piece[-1][0], frame.bottom)]
         yield element("polygon", class_="area", points=points(closed))

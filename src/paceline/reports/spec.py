@@ -38,7 +38,6 @@ class Series:
 
     Attributes:
         points: (x, y), in the units of the axes, by increasing x.
-        band: (x, low, high): a tinted area, such as from p50 to p99.
         expected: published or promised, not measured: dashes and hollow markers.
         filled: tinted down to the axis.
         strong: the one that the chart is about: a thicker line with a bold name.
@@ -48,7 +47,6 @@ class Series:
 
     name: str
     points: Sequence[Point]
-    band: Sequence[tuple[float, float, float]] = ()
     expected: bool = False
     filled: bool = False
     strong: bool = False
