@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-quick system-packages check bench docs protos tfs-client clean
+.PHONY: setup demo test test-quick system-packages check bench bench-peers bench-article docs protos tfs-client clean
 
 setup: $(VENV)/.dev  ## everything that development needs
 
@@ -21,8 +21,8 @@ test: $(VENV)/.dev system-packages  ## the whole suite; as root on Debian or Ubu
 test-quick: $(VENV)/.dev  ## what fits in a minute
 	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not chaos and not browser and not alone"
 
-system-packages:  ## what the tests of user code want beyond Python: R and Redis
-	@.ci/packages Rscript=r-base-core redis-server=redis-server
+system-packages:  ## what the tests want beyond Python: R and Redis for user code, wrk to load a server
+	@.ci/packages Rscript=r-base-core redis-server=redis-server wrk=wrk
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -32,6 +32,15 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 
 bench: $(VENV)/.bench  ## measure against other servers; needs wrk; ARGS="--quick peers" and the like
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.bench  ## beside other servers: PEERS=fastapi,mosec MODELS=mlp CONNECTIONS=1,32 ROUNDS=5 SECONDS=3 QUICK=1
+	@.ci/packages wrk=wrk h2load=nghttp2-client Rscript=r-cran-plumber
+	$(BIN)/python -m benchmarks.peers $(if $(PEERS),--peers $(PEERS)) $(if $(MODELS),--models $(MODELS)) \
+		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) $(ARGS)
+
+bench-article: $(VENV)/.bench  ## replay an article's experiment with Locust; QUICK=1: in minutes; ARGS="--models device" and the like
+	$(BIN)/python -m benchmarks.article $(if $(QUICK),--quick) $(ARGS)
 
 docs: $(VENV)/.dev  ## write the reference pages from the code
 	$(BIN)/python docs/reference/generate.py

@@ -13,7 +13,7 @@ from benchmarks.bench import BenchError, Group, Run, say
 FOLDER = Path("build/bench")
 
 PROMISED = {
-    "peers": "JSON over HTTP/1.1 against mosec and FastAPI with uvicorn",
+    "peers": "JSON over HTTP/1.1 against mosec and FastAPI with uvicorn (`make bench-peers` has them all)",
     "binary": "binary tensors of the Open Inference Protocol against a bare echo",
     "saturation": "a wide model, saturated, against an in-process loop",
     "footprint": "memory and processor of an idle server, start-up, --help",
@@ -29,6 +29,8 @@ PROMISED = {
     "init_once": "initialise in every call, in the first call, or before any: Python and R",
     "fetching": "64 items that each wait 50 ms for another service, in one request",
     "batched": "a FastAPI application with and without paceline.batched",
+    "load_client": "the client of `paceline bench`: requests/s against wrk's, how late it sends",
+    "capacity": "paceline bench --find-capacity against a fine sweep: rate, time",
     "overload": "goodput, rejections, memory and health at 2x, 5x and 10x capacity",
 }
 """What `make bench` runs."""
@@ -38,6 +40,9 @@ DECISIONS = {
     "json_codecs": "msgspec, orjson and the standard library on tensors in JSON",
 }
 """What a note in docs/decisions/ stands on; run by name."""
+
+_ELSEWHERE = {"peers": "peers.promised:small", "forest": "peers.promised:forest"}
+"""What is not `measure` of a module of that name."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.names or PROMISED:
         say(f"{name}: {({**PROMISED, **DECISIONS})[name]}")
         try:
-            groups[name] = importlib.import_module(f"benchmarks.{name}").measure(run)
+            groups[name] = _measured(name, run)
         except BenchError as error:
             say(f"{name}: not measured: {error}")
             broken += 1
@@ -66,6 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nreport: {options.json}")
     missed = [check for group in groups.values() for check in group.checks if not check.ok]
     return 2 if broken else int(bool(missed))
+
+
+def _measured(name: str, run: Run) -> Group:
+    module, _, function = _ELSEWHERE.get(name, f"{name}:measure").partition(":")
+    group: Group = getattr(importlib.import_module(f"benchmarks.{module}"), function)(run)
+    return group
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -115,6 +117,18 @@ def interleaved(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, 
             say(f"  round {turn + 1}/{rounds}: {name}")
             samples[name].append(measure())
     return samples
+
+
+@contextmanager
+def pinned_as_client(run: Run) -> Iterator[None]:
+    """What is started here runs where clients do, and so does this process."""
+    before = os.sched_getaffinity(0)
+    if run.pin:
+        os.sched_setaffinity(0, {CLIENT_CORE})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def middle(samples: Sequence[Any], attribute: str) -> float:

@@ -7,7 +7,6 @@ sends 12 bytes back, so it stands beside a route that discards the body. One ser
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,6 +16,8 @@ import numpy as np
 
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, interleaved, middle
+from benchmarks.peers.model import Tensor
+from benchmarks.peers.wires import binary_request
 from benchmarks.processes import Server, answers, free_port, paceline, started
 from benchmarks.report import rounds_table
 from benchmarks.wrk import Load, as_data, load
@@ -31,7 +32,7 @@ def measure(run: Run) -> Group:
     """Rates of both models and of both bare routes."""
     group = Group("OIP REST, binary tensors [1, 3, 224, 224] FP32, beside a bare echo of the same body")
     image = np.random.default_rng(2).standard_normal((1, *models.IMAGE), np.float32)
-    body, headers = request_of(image)
+    body, headers = binary_request([Tensor("x", "FP32", models.IMAGE)], {"x": image})
     with ExitStack() as stack:
         port = free_port()
         command = [sys.executable, "-m", "benchmarks.echo", str(port)]
@@ -61,27 +62,6 @@ def measure(run: Run) -> Group:
         group.samples = {**as_data(samples), "panels": {"identity": identity.panel, "pool": pool.panel}}
     _compare(group, samples, len(body))
     return group
-
-
-def request_of(image: np.ndarray) -> tuple[bytes, Mapping[str, str]]:
-    """Body and headers of an inference request with one binary input, and binary outputs asked for."""
-    head = {
-        "inputs": [
-            {
-                "name": "x",
-                "shape": list(image.shape),
-                "datatype": "FP32",
-                "parameters": {"binary_data_size": image.nbytes},
-            }
-        ],
-        "parameters": {"binary_data_output": True},
-    }
-    text = json.dumps(head, separators=(",", ":")).encode()
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Inference-Header-Content-Length": str(len(text)),
-    }
-    return text + image.astype("<f4").tobytes(), headers
 
 
 def _check(server: Server, path: str, body: bytes, headers: Mapping[str, str], expected: np.ndarray) -> None:

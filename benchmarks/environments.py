@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.bench import BenchError, Run, say
@@ -26,15 +28,27 @@ def environment(run: Run, name: str, pinned: Sequence[str], *, alone: Sequence[s
         return python
     say(f"  making {folder}")
     pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    _done([sys.executable, "-m", "venv", "--clear", str(folder)])
-    _done([*pip, *pinned])
+    finished([sys.executable, "-m", "venv", "--clear", str(folder)])
+    finished([*pip, *pinned])
     if alone:
-        _done([*pip, "--no-deps", *alone])
+        finished([*pip, "--no-deps", *alone])
     stamp.write_text(wanted)
     return python
 
 
-def _done(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def packages(python: Path) -> dict[str, str]:
+    """What is installed beside a Python, with versions."""
+    command = [str(python), "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
+    return {each["name"]: each["version"] for each in json.loads(finished(command))}
+
+
+def finished(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    """What a command writes.
+
+    Raises:
+        BenchError: it failed; the message ends with what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
     if done.returncode:
-        raise BenchError(f"{' '.join(command)} failed:\n{done.stderr}")
+        raise BenchError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout

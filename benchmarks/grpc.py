@@ -23,9 +23,12 @@ import numpy as np
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, interleaved, middle
 from benchmarks.h2load import Calls, as_data, call
+from benchmarks.peers.catalogue import SETUPS
+from benchmarks.peers.model import MODELS
+from benchmarks.peers.results import Case
+from benchmarks.peers.rounds import serving
 from benchmarks.processes import Server, free_port, paceline, started
 from benchmarks.report import rounds_table
-from benchmarks.triton import MODEL, WHEEL, triton
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 SHAPES = {"1 connection x 32 streams": (1, 32), "32 connections x 1 stream": (32, 1)}
@@ -35,6 +38,7 @@ LEAST = {
     ("triton", "32 connections x 1 stream"): 1.2,
 }
 _ECHO = Path(__file__).parent / "services" / "grpc_echo.py"
+_MODEL = "mlp_64_128_10"  # the name of its file
 _COUNTS = ("paceline", "triton")
 
 Start = Callable[[], AbstractContextManager[Server]]
@@ -63,18 +67,19 @@ def measure(run: Run) -> Group:
     group.samples = as_data(samples)
     _compare(group, samples, list(rounds))
     group.notes = [
-        "paceline: no flags but the name, one process; gRPC on the port of HTTP",
-        f"triton: the server inside {WHEEL}, Python backend, max_batch_size 256, max_queue_delay 0, one instance",
+        "paceline: no flags, one process; gRPC on the port of HTTP",
+        f"triton: {SETUPS['triton'].note}",
         "grpcio.aio echo: a generic handler that answers constant bytes, on asyncio's own loop, as grpcio advises",
     ]
     return group
 
 
 def _servers(run: Run, model: Path, expected: np.ndarray) -> dict[str, Start]:
-    widths = (models.SMALL[0], models.SMALL[-1])
+    triton = Case(SETUPS["triton"], MODELS["mlp"].make(run), "grpc")
+    python = triton.setup.environment.python(run)
     return {
-        "paceline": lambda: paceline(run, model, ("--name", MODEL)),
-        "triton": lambda: triton(run, model, widths, _is_ready),
+        "paceline": lambda: paceline(run, model),
+        "triton": lambda: serving(run, triton, python=python),
         "grpcio.aio echo": lambda: _echo(run, expected),
     }
 
@@ -120,11 +125,11 @@ def _checked(port: int, row: np.ndarray, expected: np.ndarray) -> tuple[bytes, b
     asked = client.InferInput("x", row.shape, "FP32")
     asked.set_data_from_numpy(row)
     with client.InferenceServerClient(f"127.0.0.1:{port}") as triton_client:
-        answer = triton_client.infer(MODEL, [asked]).as_numpy("y")
+        answer = triton_client.infer(_MODEL, [asked]).as_numpy("y")
     if answer is None or not np.allclose(answer, expected, rtol=1e-4, atol=1e-5):
         raise BenchError(f"port {port} gives other numbers than the model: {answer}")
     tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=row.shape)
-    request = pb.ModelInferRequest(model_name=MODEL, inputs=[tensor], raw_input_contents=[row.tobytes()])
+    request = pb.ModelInferRequest(model_name=_MODEL, inputs=[tensor], raw_input_contents=[row.tobytes()])
     message = request.SerializeToString()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         return message, channel.unary_unary(METHOD)(message, timeout=10)
@@ -134,19 +139,8 @@ def _inferences(port: int) -> int:
     import tritonclient.grpc as client
 
     with client.InferenceServerClient(f"127.0.0.1:{port}") as triton_client:
-        statistics: Any = triton_client.get_inference_statistics(MODEL)
+        statistics: Any = triton_client.get_inference_statistics(_MODEL)
     return sum(each.inference_stats.success.count for each in statistics.model_stats)
-
-
-def _is_ready(port: int) -> bool:
-    import tritonclient.grpc as client
-    from tritonclient.utils import InferenceServerException
-
-    try:
-        with client.InferenceServerClient(f"127.0.0.1:{port}") as triton_client:
-            return bool(triton_client.is_model_ready(MODEL, client_timeout=5))
-    except InferenceServerException:
-        return False
 
 
 def _expected(model: Path, row: np.ndarray) -> np.ndarray:
@@ -160,7 +154,7 @@ def _echo(run: Run, expected: np.ndarray) -> AbstractContextManager[Server]:
     from tritonclient.grpc import service_pb2 as pb
 
     tensor = pb.ModelInferResponse.InferOutputTensor(name="y", datatype="FP32", shape=expected.shape)
-    answer = pb.ModelInferResponse(model_name=MODEL, model_version="1", outputs=[tensor])
+    answer = pb.ModelInferResponse(model_name=_MODEL, model_version="1", outputs=[tensor])
     answer.raw_output_contents.append(expected.tobytes())
     path = run.folder / "bodies" / "answer.grpc"
     path.parent.mkdir(parents=True, exist_ok=True)

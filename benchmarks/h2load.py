@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
+
 from benchmarks.bench import BenchError, Run
 from benchmarks.processes import children_cpu_s
 
@@ -43,6 +45,8 @@ class Calls:
     calls: int
     answer_bytes: float
     mean_ms: float
+    p50_ms: float
+    p99_ms: float
     max_ms: float
     client_cpu: float
 
@@ -59,7 +63,10 @@ def call(run: Run, url: str, message: bytes, answer: bytes, connections: int, st
     if shutil.which("h2load") is None:
         raise BenchError("h2load is not installed (Debian and Ubuntu: apt-get install nghttp2-client)")
     command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}"]
-    command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", _body(run, message), url]
+    log = run.folder / "bodies" / "h2load.tsv"
+    log.unlink(missing_ok=True)  # h2load would add to it
+    command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", _body(run, message)]
+    command += [f"--log-file={log}", url]
     begun, cpu_s = time.monotonic(), children_cpu_s()
     done = subprocess.run(run.as_client(command), capture_output=True, text=True, check=False)
     client_cpu = (children_cpu_s() - cpu_s) / (time.monotonic() - begun)
@@ -72,7 +79,8 @@ def call(run: Run, url: str, message: bytes, answer: bytes, connections: int, st
     size, expected = int(data) / int(good), len(answer) + 5
     if abs(size / expected - 1) > _TOLERANCE:
         raise BenchError(f"answers have {size:.1f} bytes, a right one has {expected}: calls fail in {command}")
-    return Calls(float(rate), int(good), size, _ms(mean), _ms(longest), client_cpu)
+    p50_ms, p99_ms = np.percentile(np.loadtxt(log, usecols=2), [50, 99]) / 1e3
+    return Calls(float(rate), int(good), size, _ms(mean), float(p50_ms), float(p99_ms), _ms(longest), client_cpu)
 
 
 def as_data(samples: Mapping[str, list[Calls]]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ import numpy as np
 
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, Table, interleaved, middle
-from benchmarks.peers import check_answer
 from benchmarks.processes import Server, paceline
 from benchmarks.report import rounds_table
 from benchmarks.samples import OVERFLOW
@@ -84,7 +83,7 @@ def _one(run: Run) -> Kill:
     with paceline(run, model, ("--replicas", "1")) as alone:
         start_s = alone.ready_s
     with paceline(run, model, (*FLAGS, "--replicas", "2")) as server:
-        check_answer(server, _PATH, body, model)
+        models.check_answer(server, _PATH, body, model)
         stream = Stream(run, server.url(_PATH), body)
         rate = SHARE * stream.capacity()
         with stream.open(rate) as traffic:

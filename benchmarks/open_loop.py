@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -36,6 +35,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.samples import LOST, OVERFLOW, REFUSED, RESET, UNANSWERED, Samples, arrivals
+from paceline.loadtest.timer import Timer
 
 _MIN_GAP_S = 100e-6
 _SENDS_A_TICK = 64
@@ -44,25 +44,6 @@ _POLL_S = 0.01
 _CONNECT_S = 5.0
 _AGAIN_S = 0.01
 _LEAD_S = 0.05
-_NONBLOCK_CLOEXEC = 0o2004000
-_ABSOLUTE = 1
-
-
-class _Timer:
-    """One-shot, absolute, on the monotonic clock; setting it again also clears it."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.fd = self._libc.timerfd_create(time.CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
-        if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._spec = (ctypes.c_long * 4)(0, 0, 0, 0)
-        self._set = self._libc.timerfd_settime
-
-    def wake_at(self, when: float) -> None:
-        seconds = int(when)
-        self._spec[2], self._spec[3] = seconds, max(1, int((when - seconds) * 1e9))
-        self._set(self.fd, _ABSOLUTE, self._spec, None)
 
 
 class _Connection(asyncio.Protocol):
@@ -145,7 +126,7 @@ class Client:
         self._records = (array("d"), array("d"), array("i"), array("b"))
         self._next = self._sent = self._settled = 0
         self._all: set[_Connection] = set()
-        self._timer = _Timer()
+        self._timer = Timer()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
 
@@ -169,7 +150,7 @@ class Client:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.add_reader(self._timer.fd, self._tick)
-        self._timer.wake_at(self._start)
+        self._timer.set(self._start)
 
     async def _finished(self, loop: asyncio.AbstractEventLoop) -> Samples:
         for _ in range(int(_GRACE_S / _POLL_S)):
@@ -244,7 +225,7 @@ class Client:
     def _tick(self) -> None:
         times, index, now = self._times, self._next, time.monotonic()
         if self._stopped.is_set():
-            self._timer.wake_at(now + 3600)
+            self._timer.set(now + 3600)
             return
         last = min(len(times), index + _SENDS_A_TICK)  # answers are read in between
         while index < last and times[index] <= now:
@@ -253,9 +234,9 @@ class Client:
             now = time.monotonic()
         self._next = index
         if index < len(times):
-            self._timer.wake_at(max(times[index], now + (0 if index == last else _MIN_GAP_S)))
+            self._timer.set(max(times[index], now + (0 if index == last else _MIN_GAP_S)))
         else:
-            self._timer.wake_at(now + 3600)
+            self._timer.set(now + 3600)
 
     def _send(self, index: int, due: float) -> None:
         if self._fresh[index]:

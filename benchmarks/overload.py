@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, Table, say
-from benchmarks.peers import check_answer
 from benchmarks.probe import Probe
 from benchmarks.processes import Server, paceline
 from benchmarks.samples import LOST, OVERFLOW, UNANSWERED, Samples, read
@@ -65,7 +64,7 @@ def measure(run: Run) -> Group:
     model = models.mlp(run.models, models.WIDER)
     body = models.json_row(models.WIDER[0])
     with paceline(run, model, FLAGS) as server:
-        check_answer(server, _PATH, body, model)
+        models.check_answer(server, _PATH, body, model)
         client = _Client(run, server, body)
         peak = _peak(group, run, client, body)
         for factor in FACTORS:

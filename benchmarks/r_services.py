@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.bench import BenchError, Group, Run, interleaved, middle
+from benchmarks.peers.plumber import require_plumber
 from benchmarks.processes import Server, answers, free_port, paceline, started
 from benchmarks.report import rounds_table
 from benchmarks.wrk import Load, as_data, load
@@ -116,6 +117,4 @@ def _alone_ms() -> float:
 def _require_r() -> None:
     if shutil.which("Rscript") is None:
         raise BenchError("R is not installed (Debian and Ubuntu: apt-get install r-base-core r-cran-plumber)")
-    found = subprocess.run(["Rscript", "--vanilla", "-e", "library(plumber)"], capture_output=True, check=False)
-    if found.returncode:
-        raise BenchError("plumber is not installed (Debian and Ubuntu: apt-get install r-cran-plumber)")
+    require_plumber()

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, interleaved, middle
-from benchmarks.peers import check_answer
 from benchmarks.processes import paceline
 from benchmarks.report import rounds_table
 from benchmarks.wrk import load
@@ -74,7 +73,7 @@ def measure(run: Run) -> Group:
 def _one(run: Run, model: Path, count: int) -> dict[int, Sample]:
     row = models.json_row(models.SMALL[0])
     with paceline(run, model, ("--replicas", str(count))) as server:
-        check_answer(server, _ONE, row, model)
+        models.check_answer(server, _ONE, row, model)
         load(run, server.url(_ONE), row, CONNECTIONS, 2)  # untimed
         found = {}
         for size in ROWS:

@@ -16,7 +16,6 @@ from typing import Any
 
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, Table, say
-from benchmarks.peers import check_answer
 from benchmarks.processes import Server, answers, free_port, paceline, paceline_command, started
 from benchmarks.traffic import FLAGS, FRESH, SHARE, Stream, Traffic, failures, kinds, p99_ms
 
@@ -83,7 +82,7 @@ def _one(run: Run, proxied: bool, times: int, least: int) -> Outcome:
     with ExitStack() as stack:
         server = stack.enter_context(paceline(run, model, (*FLAGS, "--replicas", "2")))
         front = stack.enter_context(_haproxy(run, server.port)) if proxied else server
-        check_answer(front, _PATH, body, model)
+        models.check_answer(front, _PATH, body, model)
         stream = Stream(run, front.url(_PATH), body)
         rate = SHARE * stream.capacity()
         with stream.open(rate) as traffic:

@@ -17,7 +17,6 @@ from typing import Any
 
 from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, interleaved, middle
-from benchmarks.peers import check_answer
 from benchmarks.processes import paceline
 from benchmarks.report import rounds_table
 from benchmarks.wrk import Load, as_data, load
@@ -97,7 +96,7 @@ def _compare(
 
 def _served(run: Run, model: Path, body: bytes, flags: Sequence[str], panels: dict[str, list[str]]) -> dict[int, Load]:
     with paceline(run, model, flags) as server:
-        check_answer(server, _PATH, body, model)
+        models.check_answer(server, _PATH, body, model)
         load(run, server.url(_PATH), body, CONNECTIONS[0], 1)  # untimed
         panels[" ".join(flags) or "default"] = server.panel
         return {

@@ -14,7 +14,11 @@ class Forest:
 
     def predict(self, batch: list[list[float]]) -> list[int]:
         """The digit in each image of 64 pixels."""
-        return self._model.predict(np.array(batch, np.float32)).tolist()
+        return self.classify(np.array(batch, np.float32)).tolist()
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """The same of an array [N, 64]."""
+        return self._model.predict(images)
 
 
 def images() -> list[list[float]]:

@@ -73,7 +73,9 @@ def test_a_promise_that_no_rate_keeps_has_no_capacity():
     found = server.follow(search(slo), slo)
     assert (found.rate, found.goodput) == (0.0, None)
     assert found.why.startswith("p99 was 20\u00a0ms")
-    assert len(server.steps) < 12
+    assert found.why.endswith("hardly two requests were there at once, so no lower rate keeps it")
+    assert len(server.steps) < 10
+    assert found.missed_at > 0.5, "an idle server is no quicker at lower rates"
     assert server.seconds < 60.0, "a step that is hopeless ends at once"
 
 
@@ -114,9 +116,11 @@ def test_a_rate_that_brings_few_requests_is_held_longer():
 
 
 def trials(**by_rate):
-    """`r100="++-"`: at 100 a second two steps met the SLO, and one did not; c: one did not, for the client's sake."""
+    """`r100="++-"`: at 100 a second two steps met the SLO, and one did not; c: for the client's sake; a: alone."""
     return {
-        float(rate[1:]): [Trial(Verdict(sign == "+", "", by_client=sign == "c"), None) for sign in signs]
+        float(rate[1:]): [
+            Trial(Verdict(sign == "+", "", by_client=sign == "c", alone=sign == "a"), None) for sign in signs
+        ]
         for rate, signs in by_rate.items()
     }
 
@@ -145,6 +149,9 @@ def trials(**by_rate):
         ({"r100": "++", "r104": "-++", "r108": "--"}, None),
         ({"r100": "+", "r120": "+", "r110": "--"}, 105.0),
         ({"r0.06": "--"}, None),
+        ({"r100": "a"}, 100.0),
+        ({"r100": "a-"}, 51.0),
+        ({"r100": "aa"}, None),
     ],
     ids=str,
 )

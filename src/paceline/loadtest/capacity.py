@@ -10,6 +10,7 @@ Rules:
   again before it counts, and so is the lowest miss before the search goes below it.
 - A rate meets the SLO if enough of its requests did, few failed, and the queue did not grow while it was held: a loose
   SLO and a short step would else take a queue that grows without end for a long one.
+- It ends where requests miss the SLO that hardly ever meet another: nothing is quicker than an idle server.
 - A step that can no longer meet the SLO is ended at once, and tells the same.
 """
 
@@ -42,6 +43,8 @@ _MOST_FAILED: Final = 0.01
 _MOST_LEFT: Final = 0.02
 _GROWN: Final = 1.5
 _LEAST_STRETCHES: Final = 6
+_ALONE: Final = 0.2
+"""Mean number of requests at once, of which hardly any meets another."""
 _ESTIMATE_USERS: Final = 32
 _ESTIMATE_SHARE: Final = 0.5
 
@@ -53,11 +56,13 @@ class Verdict(NamedTuple):
         met: the rate can be held.
         why: in words.
         by_client: it missed, and had met without the client's own delay.
+        alone: it missed although there were hardly ever two requests at once: lower rates miss it, too.
     """
 
     met: bool
     why: str
     by_client: bool = False
+    alone: bool = False
 
 
 class Trial(NamedTuple):
@@ -112,6 +117,8 @@ def next_rate(trials: Trials, start_rate: float) -> float | None:
     if met is None:
         if len(trials[missed]) < _SURE:
             return missed
+        if all(trial.verdict.alone for trial in trials[missed]):
+            return None
         down = _rounded(missed / _STAIR ** (2 * len(scores)))  # ever faster: it may be the wrong order of magnitude
         return down if down >= _LEAST_RATE else None
     middle = _rounded(math.sqrt(met * missed))
@@ -136,7 +143,8 @@ def judge(result: StepResult, slo: Slo) -> Verdict:
         return Verdict(True, seen)
     # A client that sends late sees answers as late.
     server_ms = 0.0 if found_ms is None else found_ms - 2.0 * (result.client.late_p99_ms or 0.0)
-    return Verdict(False, why, by_client=bool(result.client.bottleneck) and server_ms <= slo.latency_ms)
+    by_client = bool(result.client.bottleneck) and server_ms <= slo.latency_ms
+    return Verdict(False, why, by_client=by_client, alone=not by_client and _is_slow_alone(result))
 
 
 def _estimate(slo: Slo, step_s: float, warmup_s: float, seed: int) -> Generator[Step, StepResult, float]:
@@ -189,6 +197,8 @@ def _found(trials: Trials, slo: Slo, *, complete: bool) -> Capacity:
     said = [f"{here[0].verdict.why} at {rate:g}/s" for rate, here in ((met, held), (missed, lost)) if here]
     if by_client:
         said.append("the client was in the way, so the server may do more")
+    if met is None and lost and all(trial.verdict.alone for trial in lost):
+        said.append("hardly two requests were there at once, so no lower rate keeps it")
     if not complete:
         said.append("the search ended before it was sure")
     if held and held[0].result.requests * (100.0 - slo.percentile) < 100.0:
@@ -221,6 +231,12 @@ def _queue_grew(result: StepResult) -> bool:
     if left < _MOST_LEFT * result.offered_rate or len(medians) < _LEAST_STRETCHES:
         return False
     return median(medians[-third:]) > _GROWN * median(medians[:third])
+
+
+def _is_slow_alone(result: StepResult) -> bool:
+    """Most answers missed the SLO, and no request had another to wait for."""
+    at_once = result.offered_rate * (result.latency.mean_ms or math.inf) / 1e3
+    return at_once < _ALONE and (result.goodput or 0.0) < result.rate / 2.0
 
 
 def _rounded(rate: float) -> float:
