@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paceline.config.machine import usable_cores
 from paceline.testing import run_server
 from support.served import Served
-from support.wire import ask, get, post, until
+from support.wire import ask, get, metric, post, until
 
 pytestmark = pytest.mark.slow
 
@@ -269,3 +270,36 @@ def test_what_setup_raises_is_told_to_the_operator_whole_and_to_clients_in_a_lin
         assert b"FileNotFoundError" in told.body
         assert b"Traceback" not in told.body
         assert b"Traceback" not in ask(server, get("/readyz?verbose")).body
+
+
+# -- how many workers -----------------------------------------------------------------------------------------
+
+SLEEPS = """
+import fcntl, time
+from pathlib import Path
+def example():
+    return 1
+def predict(batch):
+    with open(Path(__file__).with_name("device"), "w") as device:
+        if {exclusive}:
+            fcntl.flock(device, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        while time.monotonic() < begun + 0.1:
+            {wait}
+    return batch
+"""
+
+
+@pytest.mark.skipif(usable_cores().whole < 2, reason="one core: there is one worker in any case")
+@pytest.mark.parametrize(
+    ("exclusive", "wait", "kept"), [(True, "time.sleep(0.1)", 1), (False, "time.sleep(0.1)", 2), (True, "pass", 2)]
+)
+def test_workers_that_only_wait_for_one_another_are_not_kept(tmp_path: Path, exclusive: bool, wait: str, kept: int):
+    cores = usable_cores().whole
+    (tmp_path / "service.py").write_text(SLEEPS.format(exclusive=exclusive, wait=wait))
+    with run_server(tmp_path / "service.py") as server:
+        assert metric(server, "paceline_instances") == (1 if kept == 1 else cores)
+        assert ("run at once; they wait" in server.output) == (kept == 1)
+        assert ask(server, post(b"7")).body == b"7"
+    with run_server(tmp_path / "service.py", ["--instances", "2"]) as server:
+        assert metric(server, "paceline_instances") == 2, "what the operator says stands"

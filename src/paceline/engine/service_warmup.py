@@ -3,13 +3,17 @@
 Rules:
 - One worker for each core, each with one thread, unless the operator says otherwise: user code in Python or R computes
   on one core. `threads x instances <= cores`; whoever breaks the rule is told.
+- Workers that do not compute but wait for one another, as for an accelerator that runs one batch at a time, are no
+  faster for being many: each closes a batch that then waits for the others'. As many are kept as run at once.
 - With examples, service times are measured at 1, 2, 4, ... rows, as for any model; without, they are learned from the
   requests.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +34,10 @@ _MOST_ROWS = 64
 _UNKNOWN_S = 1e-3
 _NEAR_BEST = 0.97
 _FIRST_RUN_S = 60.0
+# Shorter runs end before their use of the processor shows, in ticks of 10 ms.
+_LONG_RUN_S = 0.02
+_COMPUTES = 0.5
+_NOISE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,7 @@ def prepare_service(
         for worker in workers:
             worker.stop()
         raise
-    prepared.warnings.extend(_warnings(service, count, threads, cores))
+    prepared.warnings.extend(_warnings(service, len(workers), threads, cores))
     return prepared
 
 
@@ -99,6 +107,8 @@ def _measured(
         # The first run may be by far the longest.
         patience_s = max(_FIRST_RUN_S, run_timeout_s)
         outputs = [_run(worker, sample, patience_s, warnings) for worker in workers]
+        if not (wishes.instances or service.about.streams or service.about.lanes > 1):
+            _keep_useful(workers, partial(_run, sample=sample, timeout_s=patience_s, warnings=[]), reasons)
         signature = _filled_in(signature, outputs[0])
         empty = tuple(output[:0] for output in outputs[0])
         example = tuple(array[:1] for array in sample)
@@ -130,6 +140,32 @@ def _measured(
         workers=workers,
         warnings=warnings[:1],
     )
+
+
+def _keep_useful(workers: list[Worker], run: Callable[[Worker], object], reasons: dict[str, str]) -> None:
+    """Stop the workers that would only wait for others; those that compute are left to their cores."""
+    alone_s = _seconds(lambda: run(workers[0]))
+    if len(workers) < 2 or alone_s < _LONG_RUN_S:
+        return
+    computed_s = -sum(worker.cpu_s() for worker in workers)
+    with ThreadPoolExecutor(len(workers)) as pool:
+        together_s = _seconds(lambda: list(pool.map(run, workers)))
+    computed_s += sum(worker.cpu_s() for worker in workers)
+    if computed_s > _COMPUTES * len(workers) * alone_s:
+        return
+    at_once = len(workers) * alone_s / together_s
+    kept = max(1, math.ceil(at_once - _NOISE))
+    if kept < len(workers):
+        reasons["instances"] = f"measured: of {len(workers)}, {at_once:.1f} run at once; they wait, and do not compute"
+        for worker in workers[kept:]:
+            worker.stop()
+        del workers[kept:]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 def _run(worker: Worker, sample: Tensors, timeout_s: float, warnings: list[str]) -> Tensors:

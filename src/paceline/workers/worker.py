@@ -34,6 +34,7 @@ from paceline.workers.frames import About, BadFrame, Frame, Kind, Readiness, Set
 _T = TypeVar("_T")
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 # What a worker gets to end by itself, once its channel is closed.
 _GRACE_S: Final = 2.0
 # A process that has been killed is gone within this time, unless the kernel waits for a device.
@@ -266,6 +267,15 @@ class Worker:
                 return int(statm.read().split()[1]) * _PAGE_BYTES
         except (OSError, IndexError, ValueError):
             return 0
+
+    def cpu_s(self) -> float:
+        """Processor time of the process so far, in steps of 10 ms; 0.0 when it is gone."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()
+                return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+        except (OSError, IndexError, ValueError):
+            return 0.0
 
     def is_stopped(self) -> bool:
         """True while it has been stopped by a signal (SIGSTOP) or a debugger."""
