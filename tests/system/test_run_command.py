@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet
@@ -225,9 +224,7 @@ def test_an_interrupted_run_leaves_nothing(folder: Path, number: int, code: int)
     (folder / "out.csv").write_text("of before")
     before = {path.name for path in folder.iterdir()} | {"runs"}
     command = [sys.executable, "-m", "paceline", "run", "sleeps.py", "--input", "in.csv", "--output", "out.csv"]
-    # As a terminal has it: whoever runs the tests in the background ignores SIGINT, and so would its children.
-    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=heeded) as process:
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: (folder / "runs").exists(), 30.0)
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
