@@ -35,7 +35,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.samples import LOST, OVERFLOW, REFUSED, RESET, UNANSWERED, Samples, arrivals
-from paceline.loadtest.timer import Timer
+from paceline.loadtest.client.timer import Timer
 
 _MIN_GAP_S = 100e-6
 _SENDS_A_TICK = 64

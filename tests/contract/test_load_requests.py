@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest import discovery
+from paceline.loadtest.requests import discovery
 from paceline.loadtest.target import Protocol
 from support.fronts import grpc_front, http_front
 from support.served import ServedModels

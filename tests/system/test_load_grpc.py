@@ -12,8 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from paceline.loadtest.codec import Answer
-from paceline.loadtest.grpc import Grpc
+from paceline.loadtest.client.codec import Answer
+from paceline.loadtest.client.grpc import Grpc
 from paceline.loadtest.target import Target
 from paceline.server.messages import message
 from paceline.testing import RunningServer, run_server

@@ -10,11 +10,11 @@ import pytest
 
 from paceline.core.errors import GeneratorFailed
 from paceline.loadtest import plans, runner
-from paceline.loadtest.live import QuietView
 from paceline.loadtest.runner import Run
 from paceline.loadtest.samples import Samples
 from paceline.loadtest.steps import Step
 from paceline.loadtest.tally import Tally
+from paceline.loadtest.terminal.live import QuietView
 from support.load_client import open_loop, target, users
 from support.odd_server import OddServer, Peer, ok
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import ConfigError, Unreachable
-from paceline.loadtest import discovery, replay
-from paceline.loadtest.asking import NotHttp
-from paceline.loadtest.grpc_asking import NotGrpc
+from paceline.loadtest.requests import discovery, replay
+from paceline.loadtest.requests.asking import NotHttp
+from paceline.loadtest.requests.grpc_asking import NotGrpc
 from paceline.testing import RunningServer, run_server
 from support import models
 from support.fronts import grpc_front, http_front

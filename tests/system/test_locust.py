@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from paceline.core.errors import ConfigError, GeneratorFailed, RuntimeUnavailable
-from paceline.loadtest import locust_engine, locust_file
 from paceline.loadtest.arrivals import Constant
-from paceline.loadtest.locust_engine import LocustGenerator
+from paceline.loadtest.locust import engine as locust_engine
+from paceline.loadtest.locust import file as locust_file
+from paceline.loadtest.locust.engine import LocustGenerator
 from paceline.loadtest.result import StepResult
 from paceline.loadtest.steps import Change, OpenLoop, Step, Users
 from paceline.loadtest.tally import Tally

@@ -9,7 +9,7 @@ from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from paceline.loadtest import figures, html
+from paceline.loadtest.reporting import figures, html
 from paceline.loadtest.result import Result
 from support import browsers, results
 

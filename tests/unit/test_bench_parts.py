@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from paceline.cli import bench_options
-from paceline.loadtest import arrivals, summary_text
-from paceline.loadtest.document import typed
+from paceline.loadtest import arrivals
 from paceline.loadtest.histogram import LatencyHistogram
-from paceline.loadtest.live import LineView
-from paceline.loadtest.recent import CpuShare, Recent, percentiles_ms
+from paceline.loadtest.reporting.document import typed
 from paceline.loadtest.result import Capacity, Gate, Result, Slo, StepResult
 from paceline.loadtest.runner import label
 from paceline.loadtest.samples import SAMPLE, Outcome, Samples
-from paceline.loadtest.screen import bars, histogram
 from paceline.loadtest.steps import Ended, OpenLoop, Step, Users
 from paceline.loadtest.tally import Tally
+from paceline.loadtest.terminal import summary as summary_text
+from paceline.loadtest.terminal.live import LineView
+from paceline.loadtest.terminal.recent import CpuShare, Recent, percentiles_ms
+from paceline.loadtest.terminal.screen import bars, histogram
 from paceline.reports.units import UNKNOWN
 from support import results
 

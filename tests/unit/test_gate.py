@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest.gate import METRICS, compare, differences, parse
+from paceline.loadtest.reporting.gate import METRICS, compare, differences, parse
 from paceline.loadtest.result import SCHEMA_VERSION, Capacity, Result, read
 from support.results import SLO, result, step_result
 

@@ -11,9 +11,9 @@ from httpunk._httpunk import H2_PREFACE, H2Codec, H2FrameData, H2FrameHeaders, H
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.loadtest import grpc
-from paceline.loadtest.codec import Answer, Malformed
-from paceline.loadtest.grpc import Grpc
+from paceline.loadtest.client import grpc
+from paceline.loadtest.client.codec import Answer, Malformed
+from paceline.loadtest.client.grpc import Grpc
 from paceline.loadtest.target import Target
 from support.frames import frame, framed
 

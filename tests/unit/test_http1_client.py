@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.loadtest.codec import Answer, Malformed
-from paceline.loadtest.http1 import Http1
+from paceline.loadtest.client.codec import Answer, Malformed
+from paceline.loadtest.client.http1 import Http1
 from paceline.loadtest.target import Target
 
 TARGET = Target(host="localhost", port=8080, protocol="raw", path="/predict", bodies=(b"[1]", b"[2, 3]"))

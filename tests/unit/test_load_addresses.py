@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest.address import Address, is_served_here, parse
+from paceline.loadtest.requests.address import Address, is_served_here, parse
 
 
 @pytest.mark.parametrize(

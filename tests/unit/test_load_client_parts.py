@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.loadtest.arrivals import Constant, Poisson, Trace
-from paceline.loadtest.channel import Channel, ParentGone
-from paceline.loadtest.codec import Answer
-from paceline.loadtest.frames import FrameReader, Kind, packed
-from paceline.loadtest.loop import READ, Loop, Waking
-from paceline.loadtest.open_loop import Schedule
-from paceline.loadtest.recorder import Recorder
+from paceline.loadtest.client.channel import Channel, ParentGone
+from paceline.loadtest.client.codec import Answer
+from paceline.loadtest.client.frames import FrameReader, Kind, packed
+from paceline.loadtest.client.loop import READ, Loop, Waking
+from paceline.loadtest.client.open_loop import Schedule
+from paceline.loadtest.client.recorder import Recorder
 from paceline.loadtest.samples import SAMPLE, Outcome
 
 

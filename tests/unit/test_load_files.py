@@ -10,8 +10,8 @@ import pytest
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import DATATYPES, Signature, TensorSpec
-from paceline.loadtest import files, openapi_examples, replay
-from paceline.loadtest.servers import ITEMS
+from paceline.loadtest.requests import files, openapi_examples, replay
+from paceline.loadtest.requests.servers import ITEMS
 
 
 def signature(*inputs: tuple[str, str, tuple[int, ...]]) -> Signature:

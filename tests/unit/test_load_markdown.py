@@ -1,9 +1,9 @@
 import msgspec
 import pytest
 
-from paceline.loadtest import table
-from paceline.loadtest.gate import compare, parse
-from paceline.loadtest.markdown import summary
+from paceline.loadtest.reporting import table
+from paceline.loadtest.reporting.gate import compare, parse
+from paceline.loadtest.reporting.markdown import summary
 from paceline.loadtest.result import Capacity
 from support.results import SLO, result, step_result
 

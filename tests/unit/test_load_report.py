@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from paceline.loadtest import figures, html
 from paceline.loadtest.histogram import LatencyHistogram
+from paceline.loadtest.reporting import figures, html
 from paceline.loadtest.result import Capacity, Latency, Result
 from support import results
 

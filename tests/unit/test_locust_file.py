@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest import locust_file
+from paceline.loadtest.locust import file as locust_file
 from paceline.loadtest.target import Target
 
 

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paceline.core.tensors import DATATYPES, DataType, Signature, TensorSpec
-from paceline.loadtest import payloads
-from paceline.loadtest.payloads import Guess
+from paceline.loadtest.requests import payloads
+from paceline.loadtest.requests.payloads import Guess
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

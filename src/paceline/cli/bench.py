@@ -11,7 +11,7 @@ import click
 from paceline.cli.bench_flags import Flags, check
 from paceline.cli.bench_options import BenchCommand, with_flags
 from paceline.cli.main import DEBUG
-from paceline.loadtest.address import is_served_here
+from paceline.loadtest.requests.address import is_served_here
 
 
 @click.command("bench", cls=BenchCommand)
@@ -45,7 +45,7 @@ def command(ctx: click.Context, /, target: str, serve_flags: tuple[str, ...], **
     check(flags)
     # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.cli.bench_run import Bench
-    from paceline.loadtest.interrupts import Interrupts
+    from paceline.loadtest.terminal.interrupts import Interrupts
 
     with Interrupts() as interrupts:
         try:

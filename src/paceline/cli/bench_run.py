@@ -19,20 +19,23 @@ import msgspec
 
 from paceline.cli.bench_flags import Flags
 from paceline.core.errors import ConfigError, GeneratorFailed, PacelineError
-from paceline.loadtest import arrivals, capacity, discovery, gate, plans, replay, summary_text
+from paceline.loadtest import arrivals, capacity, plans
 from paceline.loadtest.arrivals import AnyArrivals, Trace
-from paceline.loadtest.document import document
-from paceline.loadtest.gate import Rule
 from paceline.loadtest.generator import Generator
-from paceline.loadtest.interrupts import Interrupts
-from paceline.loadtest.live import view_for
 from paceline.loadtest.own_server import started
 from paceline.loadtest.plans import Plan
-from paceline.loadtest.replay import Replay
+from paceline.loadtest.reporting import gate
+from paceline.loadtest.reporting.document import document
+from paceline.loadtest.reporting.gate import Rule
+from paceline.loadtest.requests import discovery, replay
+from paceline.loadtest.requests.replay import Replay
 from paceline.loadtest.result import Result, read
 from paceline.loadtest.runner import Run, Start
 from paceline.loadtest.steps import OpenLoop, Step, Users
 from paceline.loadtest.target import Target
+from paceline.loadtest.terminal import summary as summary_text
+from paceline.loadtest.terminal.interrupts import Interrupts
+from paceline.loadtest.terminal.live import view_for
 
 _NOT_GOOD_ENOUGH: Final = 1
 _STEP_S: Final = 10.0
@@ -193,7 +196,7 @@ class Bench:
     def _engine(self) -> Start:
         if self._flags.engine == "paceline":
             return Generator
-        from paceline.loadtest.locust_engine import LocustGenerator
+        from paceline.loadtest.locust.engine import LocustGenerator
 
         return LocustGenerator
 
@@ -219,7 +222,7 @@ class Bench:
         return all(done)
 
     def _write_locustfile(self, target: Target, path: Path) -> int:
-        from paceline.loadtest import locust_file
+        from paceline.loadtest.locust import file as locust_file
 
         flags = self._flags
         think_s = flags.think or (0.0, 0.0)
@@ -240,13 +243,13 @@ def _json(result: Result) -> str:
 
 
 def _html(result: Result) -> str:
-    from paceline.loadtest import html
+    from paceline.loadtest.reporting import html
 
     return html.page(result)
 
 
 def _markdown(result: Result) -> str:
-    from paceline.loadtest import markdown
+    from paceline.loadtest.reporting import markdown
 
     return markdown.summary(result)
 

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from paceline.core.errors import GeneratorFailed
-from paceline.loadtest.frames import FrameReader, Kind, packed
+from paceline.loadtest.client.frames import FrameReader, Kind, packed
 from paceline.loadtest.samples import SAMPLE, Samples
 from paceline.loadtest.steps import Change, Ended, Step
 from paceline.loadtest.target import Target

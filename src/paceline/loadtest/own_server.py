@@ -33,8 +33,8 @@ from paceline.core.errors import (
     Unreachable,
     UnsafeModel,
 )
-from paceline.loadtest.address import Address
-from paceline.loadtest.asking import Asker, NotHttp, Reply
+from paceline.loadtest.requests.address import Address
+from paceline.loadtest.requests.asking import Asker, NotHttp, Reply
 from paceline.workers.r.packages import launched
 
 READY_S: Final = 600.0

@@ -17,13 +17,13 @@ import msgspec
 
 from paceline.core.errors import GeneratorFailed
 from paceline.loadtest.generator import Generator
-from paceline.loadtest.live import QuietView, View
 from paceline.loadtest.plans import Plan
 from paceline.loadtest.result import Capacity, Slo, StepResult
 from paceline.loadtest.samples import Samples
 from paceline.loadtest.steps import Change, Ended, OpenLoop, Step, Users
 from paceline.loadtest.tally import Tally
 from paceline.loadtest.target import Target
+from paceline.loadtest.view import QuietView, View
 from paceline.reports.units import MILLISECONDS, PER_SECOND
 
 _POLL_S: Final = 0.1

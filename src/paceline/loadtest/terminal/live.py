@@ -1,4 +1,4 @@
-"""Who looks on while a load test runs, and what do they see?
+"""What do those who look on see while a load test runs?
 
 On a terminal the numbers of this second (`screen.py`), elsewhere a line for each step and one now and then, or nothing.
 All of it goes to stderr.
@@ -10,65 +10,18 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final, Protocol
+from typing import Final
 
+from paceline.loadtest.reporting.table import error_text
 from paceline.loadtest.result import StepResult
 from paceline.loadtest.samples import Samples
 from paceline.loadtest.steps import Step
-from paceline.loadtest.table import error_text
 from paceline.loadtest.tally import Tally
 from paceline.loadtest.target import Target
+from paceline.loadtest.view import QuietView, View
 from paceline.reports.units import MILLISECONDS, PER_SECOND
 
 _LINE_S: Final = 10.0
-
-
-class View(Protocol):
-    """Is told what happens, ten times a second, and tells which keys were pressed.
-
-    Attributes:
-        may_change: the keys + and - change the load. A plan that looks for something decides itself.
-    """
-
-    may_change: bool
-
-    def began(self, step: Step, label: str, pid: int) -> None:
-        """A step begins with its warm-up, sent by the process of that id."""
-
-    def progress(self, tally: Tally, samples: Samples | None, elapsed_s: float) -> None:
-        """It goes on.
-
-        Args:
-            tally: of the step so far.
-            samples: what has come since the last time.
-            elapsed_s: since the step began.
-        """
-
-    def changed(self, label: str) -> None:
-        """The step goes on with another load."""
-
-    def finished(self, result: StepResult) -> None:
-        """A step is over."""
-
-    def pressed(self) -> str:
-        """The keys that were pressed since the last time: q ends the test, n the step, + and - change the load."""
-
-
-class QuietView:
-    """Nobody looks on."""
-
-    may_change = False
-
-    def began(self, step: Step, label: str, pid: int) -> None: ...
-
-    def progress(self, tally: Tally, samples: Samples | None, elapsed_s: float) -> None: ...
-
-    def changed(self, label: str) -> None: ...
-
-    def finished(self, result: StepResult) -> None: ...
-
-    def pressed(self) -> str:
-        return ""
 
 
 class LineView(QuietView):
@@ -109,7 +62,7 @@ def view_for(target: Target, *, quiet: bool, live: bool, may_change: bool) -> Ab
         return nullcontext(QuietView())
     if not live or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return nullcontext(LineView())
-    from paceline.loadtest.screen import LiveView  # a terminal library takes its time to load
+    from paceline.loadtest.terminal.screen import LiveView  # a terminal library takes its time to load
 
     return LiveView(target, may_change=may_change)
 

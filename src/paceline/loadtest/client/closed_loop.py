@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final
 
-from paceline.loadtest.connections import BUSY, CONNECTING, IDLE, Connection, Route
-from paceline.loadtest.loads import MOST_AT_ONCE, Load
-from paceline.loadtest.loop import Loop
-from paceline.loadtest.recorder import Recorder
+from paceline.loadtest.client.connections import BUSY, CONNECTING, IDLE, Connection, Route
+from paceline.loadtest.client.loads import MOST_AT_ONCE, Load
+from paceline.loadtest.client.loop import Loop
+from paceline.loadtest.client.recorder import Recorder
 from paceline.loadtest.samples import Outcome
 from paceline.loadtest.steps import Change, Step, Users
 

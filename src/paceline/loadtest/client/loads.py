@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from itertools import cycle
 from typing import Final
 
-from paceline.loadtest.codec import Answer
-from paceline.loadtest.connections import BUSY, Connection, Route
-from paceline.loadtest.loop import Loop, Waking
-from paceline.loadtest.recorder import Recorder
+from paceline.loadtest.client.codec import Answer
+from paceline.loadtest.client.connections import BUSY, Connection, Route
+from paceline.loadtest.client.loop import Loop, Waking
+from paceline.loadtest.client.recorder import Recorder
 from paceline.loadtest.samples import Outcome
 from paceline.loadtest.steps import Change, Step
 

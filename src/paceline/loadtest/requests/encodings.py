@@ -24,7 +24,7 @@ import numpy as np
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
-from paceline.loadtest.servers import DEFAULT_SIGNATURE, ITEMS, Model
+from paceline.loadtest.requests.servers import DEFAULT_SIGNATURE, ITEMS, Model
 from paceline.loadtest.target import Protocol, Wire
 from paceline.server.json_tensors import dumps, to_json
 

@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import DATATYPES, DataType, Signature, TensorSpec
-from paceline.loadtest import openapi_examples
-from paceline.loadtest.asking import Asker, Reply
+from paceline.loadtest.requests import openapi_examples
+from paceline.loadtest.requests.asking import Asker, Reply
 from paceline.loadtest.target import Protocol as WireProtocol
 
 DEFAULT_SIGNATURE: Final = "serving_default"

@@ -11,8 +11,8 @@ from datetime import datetime
 
 import msgspec
 
-from paceline.loadtest import figures
-from paceline.loadtest import table as steps_table
+from paceline.loadtest.reporting import figures
+from paceline.loadtest.reporting import table as steps_table
 from paceline.loadtest.result import Gate, Result, StepResult
 from paceline.reports import page as pages
 from paceline.reports.charts import Chart

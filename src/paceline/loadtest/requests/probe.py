@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest import grpc_asking
-from paceline.loadtest.address import Address
-from paceline.loadtest.asking import Asker
+from paceline.loadtest.requests import grpc_asking
+from paceline.loadtest.requests.address import Address
+from paceline.loadtest.requests.asking import Asker
 from paceline.loadtest.target import Target
 from paceline.server.grpc import Status
 

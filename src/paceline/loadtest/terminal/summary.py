@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from paceline.loadtest import table
+from paceline.loadtest.reporting import table
 from paceline.loadtest.result import Result
 
 _WIDE: Final = 300

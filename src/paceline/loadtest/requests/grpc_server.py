@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest import grpc_asking
-from paceline.loadtest.address import Address
-from paceline.loadtest.servers import Model, Server, described, of_signatures, tensor_specs
+from paceline.loadtest.requests import grpc_asking
+from paceline.loadtest.requests.address import Address
+from paceline.loadtest.requests.servers import Model, Server, described, of_signatures, tensor_specs
 from paceline.loadtest.target import Protocol, Target
 from paceline.server.grpc import Status
 

@@ -34,8 +34,8 @@ from httpunk._httpunk import (
     HeaderMap,
 )
 
-from paceline.loadtest.codec import Answer, Malformed
-from paceline.loadtest.server_timing import NO_TIMING, Timing, timing
+from paceline.loadtest.client.codec import Answer, Malformed
+from paceline.loadtest.client.server_timing import NO_TIMING, Timing, timing
 from paceline.loadtest.target import Target, authority
 
 _PREFIX: Final = struct.Struct(">BI")

@@ -20,12 +20,12 @@ import msgspec
 from paceline.core.errors import ConfigError, PacelineError
 from paceline.core.tensors import Signature, Tensors
 from paceline.engine import examples
-from paceline.loadtest import encodings, files, payloads
-from paceline.loadtest.address import Address
-from paceline.loadtest.encodings import Encoded
-from paceline.loadtest.probe import Probed, probe, refused
-from paceline.loadtest.replay import Replay
-from paceline.loadtest.servers import Model
+from paceline.loadtest.requests import encodings, files, payloads
+from paceline.loadtest.requests.address import Address
+from paceline.loadtest.requests.encodings import Encoded
+from paceline.loadtest.requests.probe import Probed, probe, refused
+from paceline.loadtest.requests.replay import Replay
+from paceline.loadtest.requests.servers import Model
 from paceline.loadtest.target import Protocol, Target
 
 _BODIES: Final = 100
@@ -261,7 +261,7 @@ def _note_on_items(ways: int, rows: int) -> str:
             "once run once: --data FILE with other items"
         )
     return (
-        "every item is the model's example, spelled in another way so that no two share an answer: "
+        "every item is the model's example, written in another way so that no two share an answer: "
         "--data FILE for items that differ"
     )
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from paceline.core.errors import ConfigError
-from paceline.loadtest import grpc_server, servers
-from paceline.loadtest.address import Address, parse
-from paceline.loadtest.asking import Asker, NotHttp
-from paceline.loadtest.bodies import Place, Wanted, target_at
-from paceline.loadtest.encodings import carries
-from paceline.loadtest.replay import Replay
-from paceline.loadtest.servers import Elsewhere, Model, Paceline, Server
+from paceline.loadtest.requests import grpc_server, servers
+from paceline.loadtest.requests.address import Address, parse
+from paceline.loadtest.requests.asking import Asker, NotHttp
+from paceline.loadtest.requests.bodies import Place, Wanted, target_at
+from paceline.loadtest.requests.encodings import carries
+from paceline.loadtest.requests.replay import Replay
+from paceline.loadtest.requests.servers import Elsewhere, Model, Paceline, Server
 from paceline.loadtest.target import PROTOCOLS, Protocol, Target
 
 READY_S: Final = 60.0

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 from httpunk._httpunk import H2Codec, H2FrameData, H2FrameHeaders
 
 from paceline.core.errors import ConfigError, Unreachable
-from paceline.loadtest.asking import unreachable
-from paceline.loadtest.codec import Malformed
-from paceline.loadtest.grpc import Grpc
+from paceline.loadtest.client.codec import Malformed
+from paceline.loadtest.client.grpc import Grpc
+from paceline.loadtest.requests.asking import unreachable
 from paceline.loadtest.target import Target
 
 _PREFIX_BYTES: Final = 5

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from paceline.loadtest.timer import Timer
+from paceline.loadtest.client.timer import Timer
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT

@@ -21,15 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from paceline.loadtest.histogram import LatencyHistogram
-from paceline.loadtest.keys import Keys
-from paceline.loadtest.recent import PERCENTS, WINDOW_S, CpuShare, Recent, percentiles_ms
+from paceline.loadtest.reporting.table import error_text
 from paceline.loadtest.result import StepResult, mean_size
 from paceline.loadtest.samples import Outcome, Samples
 from paceline.loadtest.steps import Step
-from paceline.loadtest.summary_text import as_table
-from paceline.loadtest.table import error_text
 from paceline.loadtest.tally import Tally
 from paceline.loadtest.target import Target
+from paceline.loadtest.terminal.keys import Keys
+from paceline.loadtest.terminal.recent import PERCENTS, WINDOW_S, CpuShare, Recent, percentiles_ms
+from paceline.loadtest.terminal.summary import as_table
 from paceline.reports.units import COUNT, MILLISECONDS, PER_SECOND, PERCENT, UNKNOWN
 
 _REDRAW_S: Final = 0.25

@@ -9,7 +9,7 @@ import math
 import struct
 from typing import Final, Protocol
 
-from paceline.loadtest.codec import Answer
+from paceline.loadtest.client.codec import Answer
 from paceline.loadtest.samples import PACK, Outcome
 
 _BLOCK_ROWS: Final = 4096

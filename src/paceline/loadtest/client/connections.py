@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from paceline.core.errors import GeneratorFailed
-from paceline.loadtest import grpc
-from paceline.loadtest.codec import Answer, Codec, Malformed
-from paceline.loadtest.grpc import Grpc
-from paceline.loadtest.http1 import Http1, Shared
-from paceline.loadtest.loop import READ, WRITE, Loop
+from paceline.loadtest.client import grpc
+from paceline.loadtest.client.codec import Answer, Codec, Malformed
+from paceline.loadtest.client.grpc import Grpc
+from paceline.loadtest.client.http1 import Http1, Shared
+from paceline.loadtest.client.loop import READ, WRITE, Loop
 from paceline.loadtest.samples import Outcome
 from paceline.loadtest.target import Target
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from paceline.loadtest.codec import Answer, Malformed
-from paceline.loadtest.server_timing import NO_TIMING, timing
+from paceline.loadtest.client.codec import Answer, Malformed
+from paceline.loadtest.client.server_timing import NO_TIMING, timing
 from paceline.loadtest.target import Target, authority
 
 _LONGEST_HEAD: Final = 1 << 16

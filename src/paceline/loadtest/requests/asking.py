@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from paceline.core.errors import ConfigError, Unreachable
-from paceline.loadtest.address import Address
+from paceline.loadtest.requests.address import Address
 
 _MOST_BYTES: Final = 256 << 20
 _SHOWN: Final = 500

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from paceline.loadtest.frames import FrameReader, Kind, packed
-from paceline.loadtest.loop import READ, WRITE, Handler, Loop
+from paceline.loadtest.client.frames import FrameReader, Kind, packed
+from paceline.loadtest.client.loop import READ, WRITE, Handler, Loop
 from paceline.loadtest.samples import PACK
 
 _MOST_UNREAD: Final = 32 << 20

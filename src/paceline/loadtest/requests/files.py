@@ -24,7 +24,7 @@ import numpy as np
 from paceline.core.errors import ConfigError, InvalidRequest, PacelineError
 from paceline.core.tensors import Array, Signature, Tensors, column
 from paceline.engine import examples
-from paceline.loadtest.servers import ITEMS
+from paceline.loadtest.requests.servers import ITEMS
 from paceline.offline.rows import Row, Rows, format_of
 
 MOST_BODIES: Final = 10_000

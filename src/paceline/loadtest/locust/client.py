@@ -1,9 +1,9 @@
 """What does the process do that sends requests with Locust?
 
-    python -m paceline.loadtest.locust_client DESCRIPTOR
+    python -m paceline.loadtest.locust.client DESCRIPTOR
 
-It hears and says what `client.py` does; the load is held by Locust's own runner and users, and the users are those of
-the script that `--locustfile` writes.
+It hears and says what our own client does. The load is held by Locust's own runner and users, and the users are
+those of the script that `--locustfile` writes.
 
 Rules:
 - Locust replaces what waits in the standard library by gevent's, which switches to another greenlet.
@@ -35,15 +35,15 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from locust.env import Environment
 from locust.exception import CatchResponseError
 
-from paceline.loadtest import locust_file
-from paceline.loadtest.codec import Answer
-from paceline.loadtest.frames import FrameReader, Kind, packed
-from paceline.loadtest.recorder import Recorder
+from paceline.loadtest.client.codec import Answer
+from paceline.loadtest.client.frames import FrameReader, Kind, packed
+from paceline.loadtest.client.recorder import Recorder
+from paceline.loadtest.client.server_timing import NO_TIMING, Timing, timing
+from paceline.loadtest.client.usage import Usage
+from paceline.loadtest.locust import file as locust_file
 from paceline.loadtest.samples import PACK, Outcome
-from paceline.loadtest.server_timing import NO_TIMING, Timing, timing
 from paceline.loadtest.steps import Change, Ended, Step, Users
 from paceline.loadtest.target import Target
-from paceline.loadtest.usage import Usage
 
 _FLUSH_S: Final = 0.1
 _GRACE_S: Final = 1.0

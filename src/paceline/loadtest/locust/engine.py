@@ -22,7 +22,7 @@ class LocustGenerator(Generator):
         GeneratorFailed: the process did not start.
     """
 
-    module: ClassVar[str] = "paceline.loadtest.locust_client"
+    module: ClassVar[str] = "paceline.loadtest.locust.client"
 
     def __init__(self, target: Target) -> None:
         missing = [_PACKAGES[name] for name in _NEEDED[target.wire] if find_spec(name) is None]

@@ -27,18 +27,18 @@ import msgspec
 import numpy as np
 
 from paceline.core.errors import GeneratorFailed
-from paceline.loadtest.channel import Channel, ParentGone
-from paceline.loadtest.closed_loop import ClosedLoop
-from paceline.loadtest.connections import Route, route
-from paceline.loadtest.frames import Kind
+from paceline.loadtest.client.channel import Channel, ParentGone
+from paceline.loadtest.client.closed_loop import ClosedLoop
+from paceline.loadtest.client.connections import Route, route
+from paceline.loadtest.client.frames import Kind
+from paceline.loadtest.client.loads import Load
+from paceline.loadtest.client.loop import Loop, Waking
+from paceline.loadtest.client.open_loop import OpenLoad
+from paceline.loadtest.client.recorder import Recorder
+from paceline.loadtest.client.usage import Usage
 from paceline.loadtest.histogram import LatencyHistogram
-from paceline.loadtest.loads import Load
-from paceline.loadtest.loop import Loop, Waking
-from paceline.loadtest.open_loop import OpenLoad
-from paceline.loadtest.recorder import Recorder
 from paceline.loadtest.steps import Change, Ended, Step, Users
 from paceline.loadtest.target import Target
-from paceline.loadtest.usage import Usage
 
 _FLUSH_S: Final = 0.1
 _GRACE_S: Final = 1.0

@@ -1,0 +1,1 @@
+"""What is made of the outcome of a load test: its document, pages, summaries, and gates."""
