@@ -71,7 +71,7 @@ def over_grpc(server: RunningServer, model: str = "same") -> Target:
 
 def locust(script: Path) -> tuple[int, dict[str, Any], str]:
     """Run a locustfile as its head says; the exit code, the numbers of its requests, what it wrote."""
-    command = [sys.executable, "-m", "locust", "-f", script, "--headless", "-u", "5", "-r", "5", "-t", "1s", "--json"]
+    command = [sys.executable, "-m", "locust", "-f", script, "--headless", "-u", "5", "-r", "5", "-t", "3s", "--json"]
     done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, timeout=WAIT_S, check=False)
     (stats,) = json.loads(done.stdout)
     return done.returncode, stats, done.stderr

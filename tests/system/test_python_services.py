@@ -283,23 +283,18 @@ def predict(batch):
     with open(Path(__file__).with_name("device"), "w") as device:
         if {exclusive}:
             fcntl.flock(device, fcntl.LOCK_EX)
-        begun = time.monotonic()
-        while time.monotonic() < begun + 0.1:
-            {wait}
+        time.sleep(0.1)
     return batch
 """
 
 
 @pytest.mark.skipif(usable_cores().whole < 2, reason="one core: there is one worker in any case")
-@pytest.mark.parametrize(
-    ("exclusive", "wait", "kept"), [(True, "time.sleep(0.1)", 1), (False, "time.sleep(0.1)", 2), (True, "pass", 2)]
-)
-def test_workers_that_only_wait_for_one_another_are_not_kept(tmp_path: Path, exclusive: bool, wait: str, kept: int):
-    cores = usable_cores().whole
-    (tmp_path / "service.py").write_text(SLEEPS.format(exclusive=exclusive, wait=wait))
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_workers_that_only_wait_for_one_another_are_not_kept(tmp_path: Path, exclusive: bool):
+    (tmp_path / "service.py").write_text(SLEEPS.format(exclusive=exclusive))
     with run_server(tmp_path / "service.py") as server:
-        assert metric(server, "paceline_instances") == (1 if kept == 1 else cores)
-        assert ("run at once; they wait" in server.output) == (kept == 1)
+        assert metric(server, "paceline_instances") == (1 if exclusive else usable_cores().whole)
+        assert ("run at once; they wait" in server.output) == exclusive
         assert ask(server, post(b"7")).body == b"7"
     with run_server(tmp_path / "service.py", ["--instances", "2"]) as server:
         assert metric(server, "paceline_instances") == 2, "what the operator says stands"
