@@ -217,9 +217,11 @@ def test_2_a_file_that_is_no_model_is_one_line(tmp_path: Path, kept: str) -> Non
 
 
 def test_files_of_another_kind_say_what_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
     with pytest.raises(RuntimeUnavailable) as caught:
-        load(tmp_path / "model.pt")
+        load(tmp_path / "model.bin")
     assert "ONNX (*.onnx)" in (caught.value.hint or "")
+    assert "LightGBM (*.txt, *.lgb)" in (caught.value.hint or "")
 
 
 def test_a_wrong_request_writes_nothing_to_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -398,10 +398,10 @@ def test_a_repository_without_models(tmp_path, there):
 
 def test_when_nothing_can_be_loaded_the_start_fails(tmp_path):
     async def scenario() -> None:
-        put(tmp_path, "a", 1, build=lambda path: (path.parent / "saved_model.pb").write_bytes(b"x"))
+        put(tmp_path, "a", 1, build=lambda path: (path.parent / "saved_model.pbtxt").write_bytes(b"x"))
         watched = Watched(tmp_path)
         await watched.repository.begin()
-        with pytest.raises(ModelLoadError, match="a TensorFlow SavedModel, which no runtime here reads"):
+        with pytest.raises(ModelLoadError, match="a TensorFlow SavedModel as text, which is not read"):
             await watched.repository.start()
 
     run(scenario())

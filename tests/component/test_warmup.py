@@ -148,6 +148,7 @@ def test_batches_that_are_too_long_to_compare_get_all_cores(monkeypatch: pytest.
     [
         ({"instances": 2}, (2, 2), "as configured"),
         ({"threads": 4}, (1, 4), "as configured"),
+        ({"threads": 1}, (1, 1), "as configured"),  # it is so short that it runs on the event loop
         ({"threads": 3}, (1, 3), "as configured"),
         ({"instances": 3, "threads": 1}, (3, 1), "as configured"),
         ({"instances": 4, "threads": 2}, (4, 2), "as configured: 4 x 2 is more than the 4 cores"),

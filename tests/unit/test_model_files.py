@@ -95,13 +95,22 @@ def test_policies_of_versions(tmp_path, policy, text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["platform: 'tensorflow_savedmodel'", "backend: 'openvino'", "platform: 'pytorch_libtorch'", "backend: 'onnx'"],
+)
+def test_the_file_decides_what_runs_a_model(tmp_path, text):
+    write(tmp_path / "m" / "config.pbtxt", text)
+    assert values(found_beside(tmp_path / "m")) == {}
+
+
+@pytest.mark.parametrize(
     ("text", "line", "message"),
     [
         ("max_batch_sise: 4", 1, "max_batch_sise: unknown field"),
         ("\ndynamic_batching { max_queue_delay: 4 }", 2, "dynamic_batching.max_queue_delay: unknown field"),
         ("name: 'other'", 1, "name: must be the folder's name, 'm', got 'other'"),
-        ("backend: 'python'", 1, "backend: must be onnxruntime, got 'python'"),
-        ("platform: 'tensorflow_savedmodel'", 1, "platform: must be onnxruntime, got 'tensorflow_savedmodel'"),
+        ("backend: 'python'", 1, "backend: must be onnxruntime, openvino, tensorflow or pytorch, got 'python'"),
+        ("platform: 'tensorrt_plan'", 1, "platform: must be onnxruntime, openvino, tensorflow or pytorch, got 'te"),
         ("\n\nensemble_scheduling { }", 3, "ensemble_scheduling: not available here"),
         ("model_transaction_policy { decoupled: true }", 1, "model_transaction_policy.decoupled: must be false"),
         ("max_batch_size: 100000", 1, "max_batch_size: as max_batch_size: must be <= 65536, got 100000"),

@@ -65,6 +65,19 @@ def test_of_one_number_written_twice_the_plain_one_counts(tmp_path):
         (("other.onnx",), "other.onnx"),
         (("other.onnx", "labels.txt"), "other.onnx"),
         (("model.onnx", "other.onnx"), "model.onnx"),
+        (("model.keras", "model.onnx", "service.py"), "model.onnx"),
+        (("model.keras", "model.onnx", "bundle.json"), ""),
+        (("saved_model.pb", "variables/variables.index"), ""),
+        (("model.savedmodel/saved_model.pb", "labels.txt"), "model.savedmodel"),
+        (("saved_model.pb", "service.py"), "service.py"),
+        (("model.pkl", "score.py"), "score.py"),
+        (("model.xml", "model.bin"), "model.xml"),
+        (("model.json", "labels.txt"), "model.json"),
+        (("MODEL.TXT", "labels.txt"), "MODEL.TXT"),
+        (("forest.ubj", "config.json"), "forest.ubj"),
+        (("model.pt", "first.pt"), "model.pt"),
+        (("model.pt2", "model.pt"), "model.pt2"),
+        (("forest.joblib",), "forest.joblib"),
     ],
 )
 def test_the_file_of_a_version(tmp_path, files, chosen):
@@ -76,8 +89,10 @@ def test_the_file_of_a_version(tmp_path, files, chosen):
     ("files", "problem"),
     [
         (("a.onnx", "b.onnx"), "several models, and none is called model.onnx: a.onnx, b.onnx"),
-        (("saved_model.pb", "variables/variables.index"), "a TensorFlow SavedModel, which no runtime here reads"),
-        (("weights.bin",), "no model: expected model.onnx, a single *.onnx, or one of pipeline.toml"),
+        (("a.keras", "b.ubj"), "several models, and none is called model.*: a.keras, b.ubj"),
+        (("saved_model.pbtxt",), "a TensorFlow SavedModel as text, which is not read; expected saved_model.pb"),
+        (("labels.txt", "config.json", "net.xml"), "no model: expected bundle.json, saved_model.pb, a file of a"),
+        (("weights.bin",), "no model: expected bundle.json, saved_model.pb, a file of a model (*.onnx, *.keras, "),
     ],
 )
 def test_a_version_without_a_readable_file_says_why(tmp_path, files, problem):

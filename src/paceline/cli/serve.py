@@ -67,12 +67,14 @@ class _Serve(click.Command):
 def command(ctx: click.Context, /, model: Path | None, config_path: Path | None, as_json: bool, **flags: Any) -> None:
     """Serve MODEL over HTTP and gRPC, with settings found by measuring.
 
-    MODEL is a model file (model.onnx), the folder of one model with its versions (1/model.onnx), or a folder of
-    such folders (NAME/1/model.onnx).
+    MODEL is a model, the folder of one model with its versions (1/model.onnx), or a folder of such folders
+    (NAME/1/model.onnx). A model is what `paceline optimize` has written, or a file or folder: ONNX (.onnx), OpenVINO
+    (.xml), TensorFlow (a SavedModel, .keras), PyTorch (.pt2; TorchScript: .pt), XGBoost (.ubj, .json), LightGBM
+    (.txt), CatBoost (.cbm), scikit-learn (.skops; with --allow-pickle .pkl, .joblib).
 
     Or it is code: service.py or service.py:Name with a function or a class that predicts, score.py with init and run,
-    a Studio module, model.R, or several of these in pipeline.toml; or, with --allow-pickle, a scikit-learn model
-    (model.pkl, .joblib, .skops). Code runs in worker processes, one for each core.
+    a Studio module, model.R, or several of these in pipeline.toml. Code, and classical models in their own formats,
+    run in worker processes, one for each core.
 
     Every flag is also a key of [serve] in paceline.toml and a variable PACELINE_<NAME>;
     a flag wins over a variable, and a variable over the file.

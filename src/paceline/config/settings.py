@@ -139,6 +139,20 @@ class ServeSettings:
     threads: int | None = _setting(
         None, "threads that one instance computes with", minimum=1, maximum=1024, per_model=True
     )
+    runtime: str | None = _setting(
+        None,
+        "what runs a model file; that of its format when not set",
+        pattern=r"onnxruntime|openvino|tensorflow|torch",
+        pattern_help="onnxruntime, openvino, tensorflow or torch",
+        per_model=True,
+    )
+    precision: str | None = _setting(
+        None,
+        "what the runtime computes in, where it has a choice (OpenVINO); that of the file when not set",
+        pattern=r"f32|bf16|f16",
+        pattern_help="f32, bf16 or f16",
+        per_model=True,
+    )
     examples: Path | None = _setting(None, "file of example requests, to warm up and to measure with", per_model=True)
     nonfinite: NonFinite = _setting(
         "error", "NaN or infinity in an output: fail the request, or write null or a string in JSON", per_model=True

@@ -25,7 +25,10 @@ _DATATYPES: Final = {
     **{f"TYPE_{name}": name for name in ("INT64", "FP16", "FP32", "FP64", "BF16")},
     "TYPE_STRING": "BYTES",
 }
-_PLATFORMS: Final = ("onnxruntime_onnx", "onnxruntime", "onnx")
+_PLATFORMS: Final = (
+    *("onnxruntime_onnx", "onnxruntime", "onnx", "openvino", "tensorflow_savedmodel", "tensorflow"),
+    *("pytorch_libtorch", "pytorch"),
+)
 _MEANT_ELSEWHERE: Final = frozenset({"ensemble_scheduling", "sequence_batching", "batch_input", "batch_output"})
 _WITHOUT_EFFECT: Final = frozenset(
     {"optimization", "cc_model_filenames", "metric_tags", "model_operations", "model_repository_agents", "runtime"}
@@ -155,19 +158,19 @@ def _check_kind(block: Block) -> None:
         raise _other("backend", backend, block)
     for each in block:
         if each.name in _MEANT_ELSEWHERE:
-            raise block.wrong(each.name, "not available here: only single ONNX models are served", each.line)
+            raise block.wrong(each.name, "not available here: only single models are served", each.line)
     policy = block.block("model_transaction_policy")
     if policy is not None:
         policy.allow({"decoupled"})
         if policy.boolean("decoupled"):
-            raise policy.wrong("decoupled", "must be false: an ONNX model answers each request once")
+            raise policy.wrong("decoupled", "must be false: a model answers each request once")
 
 
 def _other(field: str, value: str, block: Block) -> ConfigError:
     return block.wrong(
         field,
-        f"must be onnxruntime, got {value!r}",
-        hint="only ONNX models are served; convert it, or keep it elsewhere",
+        f"must be onnxruntime, openvino, tensorflow or pytorch, got {value!r}",
+        hint="convert the model to ONNX, or keep it elsewhere",
     )
 
 

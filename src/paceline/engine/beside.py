@@ -42,13 +42,14 @@ def read_version(settings: ServeSettings, name: str, files: ModelFiles, version:
     beside = read_beside(files.folder, what.folder)
     known = read(
         _file(what, beside.model_file),
-        settings.for_model(name, beside.found),
+        settings,
         lambda loaded: _sample(loaded, files.folder),
         name,
+        beside.found,
     )
     check_declared("input", beside.inputs, known.loaded.signature.inputs)
     check_declared("output", beside.outputs, known.loaded.signature.outputs)
-    return known, beside.notes
+    return known, (*beside.notes, *known.warnings)
 
 
 def check_declared(kind: str, declared: Iterable[DeclaredTensor], real: Iterable[TensorSpec]) -> None:

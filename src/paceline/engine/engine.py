@@ -45,6 +45,7 @@ class Entry:
         signature: as far as it is known: without tensors at first, the file's during the warm-up.
         served: set while it is available.
         reason: why it is not available, or why it could not be replaced; for people.
+        bundle, warnings: what the optimizer's bundle holds that it comes from, and what is not as it was measured.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Entry:
     phase: Phase = Phase.LOADING
     reason: str = "loading"
     served: ServedModel | None = None
+    bundle: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Engine:

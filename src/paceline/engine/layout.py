@@ -1,9 +1,14 @@
 """What lies in a folder of models? NAME/VERSION/model.onnx, as TensorFlow Serving and Triton have it; or user code.
 
+Of what a version's folder holds, this is served, the first that is there: a bundle; ONNX; code; a SavedModel, in the
+folder itself or in `model.savedmodel`; a file of another format, called `model.*` or the only one.
+
 Rules:
 - A look reads names, sizes and times, and opens no file. What it found is compared and decided on elsewhere.
 - What is hidden is not there: editors, version control and copying tools leave such files behind. So does Python
   beside the code that it has imported.
+- Code is served before the models beside it, but for ONNX, for it is there to load them. Names that much else has,
+  such as `labels.txt` and `config.json`, are models only when they are called `model.*`.
 - A version whose file cannot be made out is in the answer, with the reason, for somebody meant it to be served.
 - The fingerprint of a version changes when any of its files does, or the configuration beside the versions. What
   else lies there, such as a log, is none of ours.
@@ -23,6 +28,7 @@ from typing import Final
 
 from paceline.config.model_files import FILE_NAMES
 from paceline.core.errors import ModelLoadError
+from paceline.runtimes.formats import BUNDLE, FORMATS
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a model may be called: it stands in addresses and in the labels of metrics."""
@@ -31,7 +37,11 @@ _VERSION: Final = re.compile(r"[0-9]{1,19}")
 _LARGEST_VERSION: Final = 2**63 - 1  # an INT64 on the wire; nanoseconds since 1970 have 19 digits
 _USUAL_FILE: Final = "model.onnx"
 _SERVICES: Final = ("pipeline.toml", "service.py", "score.py", "model.R")
-_SAVED_MODEL: Final = frozenset({"saved_model.pb", "saved_model.pbtxt"})
+_SAVED_MODEL: Final = next(each.mark for each in FORMATS if each.name == "savedmodel")
+_SAVED_AS_TEXT: Final = "saved_model.pbtxt"
+_FOLDER: Final = "model.savedmodel"  # as Triton has it
+_ENDINGS: Final = tuple(ending for each in FORMATS for ending in each.endings)
+_COMMON_ENDINGS: Final = (".json", ".txt", ".xml", ".ts")
 # Nothing that is served has as many files; a link that leads upwards would have no end of them.
 _MOST_FILES: Final = 10_000
 _DEEPEST: Final = 8
@@ -128,22 +138,54 @@ def _version(folder: Path, beside: Fingerprint) -> VersionFiles:
         fingerprint = ((str(folder), 0, 0), *beside, *_fingerprint(folder, _walk(folder, _DEEPEST)))
     except (OSError, ModelLoadError) as error:
         return VersionFiles(folder, (), problem=_why(error))
-    names = [name for name, *_ in fingerprint[1 + len(beside) :] if "/" not in name]
-    models = [name for name in names if name.lower().endswith(".onnx")]
-    if _USUAL_FILE in models or len(models) == 1:
-        return VersionFiles(folder, fingerprint, folder / (_USUAL_FILE if _USUAL_FILE in models else models[0]))
+    try:
+        file = _chosen(folder, [name for name, *_ in fingerprint[1 + len(beside) :]])
+    except ModelLoadError as error:
+        return VersionFiles(folder, fingerprint, problem=_why(error))
+    return VersionFiles(folder, fingerprint, file)
+
+
+def _chosen(folder: Path, below: list[str]) -> Path:
+    """What to load of a version, whose files these are."""
+    names = [name for name in below if "/" not in name]
+    if BUNDLE in names:
+        return folder
+    onnx = [name for name in names if name.lower().endswith(".onnx")]
+    if onnx:
+        return folder / _one_of(folder, onnx)
     service = next((name for name in _SERVICES if name in names), None)
-    if service is not None and not models:
-        return VersionFiles(folder, fingerprint, folder / service)
-    return VersionFiles(folder, fingerprint, problem=_without_model(folder, names, models))
+    if service is not None:
+        return folder / service
+    for inner in ("", f"{_FOLDER}/"):
+        if f"{inner}{_SAVED_MODEL}" in below:
+            return folder / inner
+    others = [name for name in names if _is_model(name.lower())]
+    if others:
+        return folder / _one_of(folder, others)
+    raise ModelLoadError(f"{folder}: {_missing(names)}")
 
 
-def _without_model(folder: Path, names: list[str], models: list[str]) -> str:
-    if models:
-        return f"{folder}: several models, and none is called {_USUAL_FILE}: {', '.join(models[:5])}"
-    if _SAVED_MODEL.intersection(names):
-        return f"{folder}: a TensorFlow SavedModel, which no runtime here reads; convert it to ONNX (tf2onnx)"
-    return f"{folder}: no model: expected {_USUAL_FILE}, a single *.onnx, or one of {', '.join(_SERVICES)}"
+def _is_model(name: str) -> bool:
+    return name.endswith(_ENDINGS) and (name.startswith("model.") or not name.endswith(_COMMON_ENDINGS))
+
+
+def _one_of(folder: Path, models: list[str]) -> str:
+    usual = [name for name in models if name.lower().startswith("model.")]
+    # In the order of the formats: of model.onnx and model.keras, the first.
+    usual.sort(key=lambda name: next(place for place, end in enumerate(_ENDINGS) if name.lower().endswith(end)))
+    if usual or len(models) == 1:
+        return (usual or models)[0]
+    expected = _USUAL_FILE if models[0].lower().endswith(".onnx") else "model.*"
+    raise ModelLoadError(f"{folder}: several models, and none is called {expected}: {', '.join(models[:5])}")
+
+
+def _missing(names: list[str]) -> str:
+    if _SAVED_AS_TEXT in names:
+        return f"a TensorFlow SavedModel as text, which is not read; expected {_SAVED_MODEL}"
+    endings = ", ".join(f"*{ending}" for ending in _ENDINGS if ending not in _COMMON_ENDINGS)
+    return (
+        f"no model: expected {BUNDLE}, {_SAVED_MODEL}, a file of a model ({endings}), or one of {', '.join(_SERVICES)}"
+    )
 
 
 def _fingerprint(folder: Path, files: Iterable[os.DirEntry[str]]) -> Fingerprint:

@@ -13,16 +13,20 @@ import ctypes
 import gc
 import time
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from paceline import __version__
-from paceline.config.settings import ServeSettings
+from paceline.config.settings import Found, ServeSettings
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Tensors
+from paceline.engine.bundled import Unpacked, unpack
 from paceline.engine.engine import Engine, Entry
 from paceline.engine.examples import from_file
 from paceline.engine.fingerprint import fingerprint
@@ -35,6 +39,8 @@ from paceline.engine.redis_cache import RedisCache, connect
 from paceline.engine.service_warmup import PreparedService, prepare_service
 from paceline.engine.warmup import Prepared, Wishes, prepare
 from paceline.runtimes.base import LoadedModel, load
+from paceline.runtimes.bundle import is_bundle
+from paceline.runtimes.options import RuntimeOptions
 from paceline.workers.service import Options, ServiceModel, Source, is_service
 
 # A request has a deadline of a day at most, but a batch can hang; then its memory is not ours to return.
@@ -51,12 +57,16 @@ class Read:
     Attributes:
         given: example inputs of the operator.
         fingerprint: of the code, where predictions are kept that outlive this process.
+        bundle: what the bundle holds that it comes from, for people; empty: it comes from none.
+        warnings: about the bundle, for people.
     """
 
     loaded: LoadedModel | ServiceModel
     given: Tensors | None
     settings: ServeSettings
     fingerprint: str = ""
+    bundle: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def read(
@@ -64,17 +74,36 @@ def read(
     settings: ServeSettings,
     given: Callable[[LoadedModel], Tensors | None] | None = None,
     name: str = "model",
+    beside: Mapping[str, Found] = MappingProxyType({}),
 ) -> Read:
-    """Read a model file, or the code of a service, and the examples that belong to it. Blocks.
+    """Read a model file or folder, a bundle, or the code of a service; and the examples that belong to it. Blocks.
 
     Args:
         name: of the model.
         given: example inputs from elsewhere than the settings' file, which wins.
+        beside: settings from files beside the model; they win over a bundle's.
 
     Raises:
         ModelLoadError, RuntimeUnavailable, ConfigError.
     """
+    if not is_bundle(file):
+        return _read(file, settings.for_model(name, beside), given, name, RuntimeOptions())
+    bundle: Unpacked = unpack(file)
+    settings = settings.for_model(name, {**bundle.found, **beside})
+    what = _read(bundle.file, settings, given, name, bundle.options)
+    return replace(what, bundle=bundle.says, warnings=bundle.warnings)
+
+
+def _read(
+    file: Path,
+    settings: ServeSettings,
+    given: Callable[[LoadedModel], Tensors | None] | None,
+    name: str,
+    options: RuntimeOptions,
+) -> Read:
+    options = msgspec.structs.replace(options, runtime=settings.runtime, precision=settings.precision)
     if is_service(file):
+        _check_no_runtime(file, settings)
         source, made_by = Source.parse(file), ""
         if settings.cache not in ("none", "memory"):
             connect(settings.cache)  # what is wrong with it shows now
@@ -85,7 +114,7 @@ def read(
         except BaseException:
             service.close()
             raise
-    loaded = load(file)
+    loaded = load(file, options)
     inputs = _examples(settings.examples, loaded)
     if inputs is None and given is not None:
         inputs = given(loaded)
@@ -135,7 +164,7 @@ class Loader:
             prepared = hosted
         else:
             prepared = await asyncio.to_thread(prepare, what.loaded, self._cores, wishes, what.given, like)
-        entry.platform = what.loaded.platform
+        entry.platform, entry.bundle, entry.warnings = what.loaded.platform, what.bundle, what.warnings
         model = self._served(entry, prepared, what)
         if served is not None:
             # The same version to whoever watches: what has been counted stays counted.
@@ -229,6 +258,13 @@ async def _until(condition: Callable[[], bool], patience_s: float) -> None:
     until = time.monotonic() + patience_s
     while not condition() and time.monotonic() < until:  # noqa: ASYNC110 (nobody says when a model has become idle)
         await asyncio.sleep(_POLL_S)
+
+
+def _check_no_runtime(file: Path, settings: ServeSettings) -> None:
+    """Refuse what somebody has asked for of this model, and would not get."""
+    for name in ("runtime", "precision"):
+        if settings.origin(name).startswith(("flag ", "env ")):
+            raise ConfigError(f"{name} ({settings.origin(name)}): {file} is run by worker processes, not by a runtime")
 
 
 def _options(settings: ServeSettings) -> Options:

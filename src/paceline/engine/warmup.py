@@ -294,15 +294,16 @@ class _Warmup:
         self, signature: Signature, sample: Tensors, profile: list[tuple[int, float]], max_rows: int
     ) -> tuple[int, int]:
         wishes = self._wishes
+        longest = dict(profile).get(max_rows, profile[-1][1])
         if wishes.instances or wishes.threads:
             threads = wishes.threads or max(1, self._cores // (wishes.instances or 1))
-            count = wishes.instances or max(1, self._cores // threads)
+            on_loop = threads == 1 and longest <= self._inline_limit_s
+            count = wishes.instances or (1 if on_loop else max(1, self._cores // threads))
             self._reasons["instances"] = self._configured("instances")
             self._reasons["threads"] = self._configured("threads")
             if count * threads > self._cores:
                 self._reasons["threads"] += f": {count} x {threads} is more than the {self._cores} cores"
             return count, threads
-        longest = dict(profile).get(max_rows, profile[-1][1])
         if self._cores == 1:
             return self._because(1, 1, "one core")
         if longest <= self._inline_limit_s:

@@ -6,12 +6,25 @@ from whichever thread calls it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from paceline.core.errors import RuntimeUnavailable
-from paceline.core.tensors import Signature, Tensors
+from paceline.core.tensors import Signature, Tensors, TensorSpec
+from paceline.runtimes.formats import identify
+from paceline.runtimes.options import Runtime, RuntimeOptions
+
+_CLASSES: Final[Mapping[Runtime, tuple[str, str]]] = {
+    "onnxruntime": ("onnx", "OnnxModel"),
+    "openvino": ("openvino", "OpenVinoModel"),
+    "tensorflow": ("tensorflow", "TensorFlowModel"),
+    "torch": ("torch", "TorchModel"),
+}
+"""By runtime: the module, imported when it is chosen, and its class, made with a path and `RuntimeOptions`."""
+
+_DEFAULTS: Final = RuntimeOptions()
 
 
 class Instance(Protocol):
@@ -44,21 +57,27 @@ class LoadedModel(Protocol):
         """Make `count` instances of `threads` threads each."""
 
 
-def load(path: Path) -> LoadedModel:
-    """Load a model with the runtime that its file name asks for.
+def load(path: Path, options: RuntimeOptions = _DEFAULTS) -> LoadedModel:
+    """Load a model file or folder with the runtime that its format, or the options, ask for.
 
     Raises:
-        ModelLoadError: the file is missing, corrupt or unsupported.
-        RuntimeUnavailable: no runtime reads such files.
+        ModelLoadError: it is missing, corrupt or unsupported.
+        RuntimeUnavailable: no runtime reads such files, or the one that does is not installed.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".onnx":
-        from paceline.runtimes.onnx import OnnxModel
+    found = identify(path)
+    if found.runtime is None:
+        raise RuntimeUnavailable(f"{path}: served by worker processes, and by no runtime of this process")
+    runtime = options.runtime or found.runtime
+    if runtime not in (found.runtime, *found.other_runtimes):
+        readers = ", ".join((found.runtime, *found.other_runtimes))
+        raise RuntimeUnavailable(f"{path}: {runtime} does not read {found.title}", hint=f"what reads it: {readers}")
+    module, name = _CLASSES[runtime]
+    opened: LoadedModel = getattr(import_module(f"paceline.runtimes.{module}"), name)(path, options)
+    return opened
 
-        return OnnxModel(path)
-    readable: Mapping[str, str] = {".onnx": "ONNX"}
-    kinds = ", ".join(f"{kind} (*{ending})" for ending, kind in readable.items())
-    raise RuntimeUnavailable(
-        f"{path}: no runtime reads '{suffix or path.name}' files",
-        hint=f"readable: {kinds}; code: *.py, *.R, pipeline.toml; pickles: *.pkl, *.joblib, *.skops",
-    )
+
+def looks_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """True when axis 0 of everything is open, or 1 everywhere."""
+    first = [spec.shape[0] if spec.shape else None for spec in inputs]
+    rest = [spec.shape[0] if spec.shape else -1 for spec in outputs]  # no shape at all: unknown, not scalar
+    return bool(first) and (all(s == -1 for s in first) or all(s == 1 for s in (*first, *rest)))

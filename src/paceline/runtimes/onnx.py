@@ -5,24 +5,30 @@ Rules:
 - Threads do not spin while they wait for work: they share the cores with the event loop.
 - Instances of one thread share a session, for the calling thread does all the work and `run` is re-entrant.
   Instances of several threads have a session each, with its own pool.
-- Sequences and maps, which classical models put out, become tensors with one labelled column per key.
+- Branches that run side by side share the threads of their instance: with one thread there are none.
+- It computes in the types of the file. Only Arm's processors are told to multiply single precision as bfloat16.
+- Sequences and maps, which classical models put out, become tensors with one labelled column per key. A file that was
+  converted by Paceline has tensors, and the names of their columns in its metadata.
 """
 
 from __future__ import annotations
 
 import ctypes
+import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from paceline.core.errors import InvalidRequest, ModelFailed, ModelLoadError
+from paceline.core.errors import InvalidRequest, ModelFailed, ModelLoadError, RuntimeUnavailable
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
-from paceline.runtimes.base import Instance
+from paceline.runtimes.base import Instance, looks_batched
 from paceline.runtimes.onnx_file import check
+from paceline.runtimes.options import RuntimeOptions
 
 _TYPES = {
     "tensor(bool)": DataType.BOOL,
@@ -40,6 +46,15 @@ _TYPES = {
     "tensor(bfloat16)": DataType.BF16,
     "tensor(string)": DataType.BYTES,
 }
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "none": "ORT_DISABLE_ALL",
+}
+COLUMN_NAMES = "paceline.columns"
+"""Key of a file's metadata: a JSON object of the names of columns, by output."""
+_ARM = ("aarch64", "arm64")
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 # Errors come as exceptions. On stderr too, every wrong request would write a line there.
 _FATAL_ONLY = 4
@@ -51,15 +66,15 @@ class OnnxModel:
 
     platform = "onnxruntime_onnx"
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise ModelLoadError(f"{path}: no such model file")
+    def __init__(self, path: Path, options: RuntimeOptions) -> None:
         check(path)
         self._path = path
+        self._options = options
+        self._check_precision()
         self._session = self._open(threads=1)
         inputs = tuple(_tensor_spec(node, path) for node in self._session.get_inputs())
         outputs = tuple(_output_spec(node, path) for node in self._session.get_outputs())
-        self.signature = Signature(inputs, outputs, batched=_looks_batched(inputs, outputs))
+        self.signature = Signature(inputs, outputs, batched=looks_batched(inputs, outputs))
 
     def instances(self, count: int, threads: int) -> list[Instance]:
         """Make `count` instances of `threads` threads each."""
@@ -69,8 +84,17 @@ class OnnxModel:
 
     def _open(self, threads: int) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        options.graph_optimization_level = getattr(
+            ort.GraphOptimizationLevel, _LEVELS[self._options.graph_optimization]
+        )
+        branches = min(self._options.inter_op_threads, threads)
+        options.intra_op_num_threads = threads // branches
+        options.inter_op_num_threads = branches
+        if branches > 1:
+            options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+            options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if self._options.precision == "bf16":
+            options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
         options.log_severity_level = _FATAL_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -81,6 +105,15 @@ class OnnxModel:
                 f"{self._path}: cannot be loaded: {said}",
                 hint="check the file with onnx.checker, or export it again",
             ) from error
+
+    def _check_precision(self) -> None:
+        precision = self._options.precision
+        if precision in (None, "f32") or (precision == "bf16" and platform.machine() in _ARM):
+            return
+        raise RuntimeUnavailable(
+            f"{self._path}: precision {precision}: ONNX Runtime computes in the types of the file on this processor",
+            hint="OpenVINO has the choice: --runtime openvino, or leave precision out",
+        )
 
 
 class OnnxInstance:
@@ -105,9 +138,10 @@ class OnnxInstance:
         return tuple(_as_tensor(result, spec) for result, spec in zip(results, self._outputs, strict=True))
 
     def labels(self, inputs: Tensors) -> list[tuple[str, ...]]:
-        """Column names of every output, found by running `inputs`; empty for outputs that are tensors."""
+        """Column names of every output: of maps, found by running `inputs`; of tensors, where the file has them."""
         if self._plain:
-            return [()] * len(self._output_names)
+            named = _named_columns(self._session)
+            return [_fitting(named.get(spec.name, ()), spec) for spec in self._outputs]
         return [_labels(result) for result in self._results(inputs)]
 
     def _results(self, inputs: Tensors) -> Sequence[Any]:
@@ -151,13 +185,6 @@ def _output_spec(node: Any, path: Path) -> TensorSpec:
     return _tensor_spec(node, path)
 
 
-def _looks_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """True when axis 0 of everything is open, or 1 everywhere."""
-    first = [spec.shape[0] if spec.shape else None for spec in inputs]
-    rest = [spec.shape[0] if spec.shape else -1 for spec in outputs]  # no shape at all: unknown, not scalar
-    return bool(first) and (all(s == -1 for s in first) or all(s == 1 for s in (*first, *rest)))
-
-
 def _text(array: Array) -> Array:
     """ONNX Runtime takes `str`; binary clients send `bytes`."""
     try:
@@ -191,6 +218,20 @@ def _labels(result: Any) -> tuple[str, ...]:
     if isinstance(result, list) and result and isinstance(result[0], dict):
         return tuple(str(key) for key in sorted(result[0]))
     return ()
+
+
+def _named_columns(session: ort.InferenceSession) -> dict[str, tuple[str, ...]]:
+    """By output, as the file's metadata has them; what is none of ours there says nothing."""
+    text = session.get_modelmeta().custom_metadata_map.get(COLUMN_NAMES, "")
+    try:
+        return msgspec.json.decode(text, type=dict[str, tuple[str, ...]]) if text else {}
+    except msgspec.DecodeError:
+        return {}
+
+
+def _fitting(names: tuple[str, ...], spec: TensorSpec) -> tuple[str, ...]:
+    """The names, if there is one for each column."""
+    return names if len(spec.shape) > 1 and spec.shape[-1] == len(names) else ()
 
 
 def _bf16_bits(value: ort.OrtValue) -> Array:

@@ -19,7 +19,8 @@ from typing import BinaryIO, Final
 
 from paceline.core.errors import ModelLoadError
 
-_MOST_NODES: Final = 250_000
+MOST_NODES: Final = 250_000
+"""Opening more would take minutes and gigabytes."""
 _DEEPEST: Final = 100  # as protobuf's own readers
 _MOST_LOCATION: Final = 4096
 _CHUNK_BYTES: Final = 1 << 18
@@ -41,8 +42,8 @@ _FIELDS: Final[dict[int, dict[int, int]]] = {
 _DATA: Final = frozenset({_TENSOR, _SPARSE})
 
 
-def check(path: Path) -> None:
-    """Check a file.
+def check(path: Path) -> list[Path]:
+    """Check a file; the files of external data that belong to it.
 
     Raises:
         ModelLoadError: it refers to what is not in its folder, or is absurd, or is not in the format.
@@ -56,6 +57,7 @@ def check(path: Path) -> None:
         raise ModelLoadError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
     for location in scan.locations:
         _check_location(path, location)
+    return [path.parent / location for location in sorted(scan.locations)]
 
 
 class _Scan:
@@ -96,8 +98,8 @@ class _Scan:
 
     def _count(self) -> None:
         self._nodes += 1
-        if self._nodes > _MOST_NODES:
-            raise ModelLoadError(f"{self._path}: cannot be loaded: more than {_MOST_NODES} nodes")
+        if self._nodes > MOST_NODES:
+            raise ModelLoadError(f"{self._path}: cannot be loaded: more than {MOST_NODES} nodes")
 
     def _entry(self, at: int, end: int) -> None:
         """A key and its value, of external data."""
@@ -158,22 +160,23 @@ def _holds_mark(file: BinaryIO) -> bool:
     return False
 
 
-def _check_location(path: Path, location: str) -> None:
-    shown = location.encode("unicode_escape").decode()[:200]
-    refusal = ModelLoadError(
-        f"{path}: external data '{shown}' is not in the model's folder, and is not read",
-        hint="put the data beside the model, and name it without a path that leads elsewhere",
-    )
+def leads_out(path: Path, location: str) -> bool:
+    """True when a place of external data is not in the folder of the model at `path`."""
     parts = Path(location).parts
     if not location or "\0" in location or "\\" in location or ".." in parts or Path(location).is_absolute():
-        raise refusal
-    folder = path.parent.resolve()
-    data = path.parent / location
+        return True
     try:
-        real = data.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links
-        raise refusal from error
-    if not real.is_relative_to(folder):
-        raise refusal
-    if not real.is_file():
+        return not (path.parent / location).resolve().is_relative_to(path.parent.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return True
+
+
+def _check_location(path: Path, location: str) -> None:
+    shown = location.encode("unicode_escape").decode()[:200]
+    if leads_out(path, location):
+        raise ModelLoadError(
+            f"{path}: external data '{shown}' is not in the model's folder, and is not read",
+            hint="put the data beside the model, and name it without a path that leads elsewhere",
+        )
+    if not (path.parent / location).is_file():
         raise ModelLoadError(f"{path}: external data '{shown}' is not there")

@@ -23,6 +23,8 @@ from paceline.engine.engine import Engine, Entry
 from paceline.engine.loading import Loader, Read, read
 from paceline.engine.repository import Repository
 from paceline.engine.warmup import Prepared
+from paceline.runtimes import bundle
+from paceline.runtimes.formats import is_model_folder
 from paceline.server.panel import show_failed, show_models_ready, show_ready, write_models_ready, write_ready
 from paceline.workers.service import Source
 
@@ -66,7 +68,7 @@ class Models(Protocol):
 def models_at(
     path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores, say: Callable[[str], None]
 ) -> Models:
-    """The models at a path: a folder is a repository, anything else a model file.
+    """The models at a path: one model, or the folder of a repository.
 
     Args:
         say: told what changes, line by line.
@@ -74,7 +76,8 @@ def models_at(
     if not settings.base_paths and not Source.parse(path).path.exists():
         raise ModelLoadError(f"{path}: no such {'model file' if path.suffix else 'file or folder'}")
     # A folder that is named like a model file is for the runtime to refuse.
-    if settings.base_paths or (path.is_dir() and path.suffix.lower() != ".onnx"):
+    is_one = not path.is_dir() or is_model_folder(path) or path.suffix.lower() == ".onnx"
+    if settings.base_paths or not is_one:
         return _Folder(path, settings, engine, loader, cores, say)
     return _File(path, settings, engine, loader, cores)
 
@@ -84,7 +87,7 @@ class _File:
 
     def __init__(self, path: Path, settings: ServeSettings, engine: Engine, loader: Loader, cores: Cores) -> None:
         self._path = path
-        self._name = settings.name or name_of(Source.parse(path).path)
+        self._name = settings.name or _own_name(path)
         self._settings = settings.for_model(self._name)
         self._engine = engine
         self._loader = loader
@@ -99,6 +102,7 @@ class _File:
 
     async def read(self) -> list[str]:
         self._read = what = await asyncio.to_thread(read, self._path, self._settings, None, self._name)
+        self._settings = what.settings
         self._entry = Entry(self._name, "1", what.loaded.platform, what.loaded.signature)
         self._engine.add(self._entry)
         self._engine.label(self._name, policy.labels(self._settings.labels))
@@ -171,6 +175,10 @@ def _settle_in() -> None:
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+
+
+def _own_name(path: Path) -> str:
+    return bundle.read(path).name if bundle.is_bundle(path) else name_of(Source.parse(path).path)
 
 
 def name_of(path: Path) -> str:

@@ -67,7 +67,7 @@ def show_ready(
 ) -> None:
     """Show the panel."""
     url = _url(address)
-    lines = [*_code(prepared), *_signature(prepared), *_settings(prepared, cores, settings)]
+    lines = [*_code(prepared), *_bundle(entry), *_signature(prepared), *_settings(prepared, cores, settings)]
     blocks = [
         f"{_styled(_BOLD, entry.name)}  version {entry.version}, {entry.platform}, ready after {seconds:.2f} s",
         _columns(lines),
@@ -134,6 +134,8 @@ def _model(entry: Entry, prepared: Prepared, cores: Cores, settings: ServeSettin
         "version": entry.version,
         "platform": entry.platform,
         **({"code": _says(prepared)} if _says(prepared) else {}),
+        **({"bundle": entry.bundle} if entry.bundle else {}),
+        **({"warnings": list(entry.warnings)} if entry.warnings else {}),
         "inputs": [_described(spec) for spec in prepared.signature.inputs],
         "outputs": [_described(spec) for spec in prepared.signature.outputs],
         "settings": {
@@ -188,6 +190,14 @@ def _code(prepared: Prepared) -> Iterator[Line]:
     """What was recognised in code that a user wrote."""
     for index, line in enumerate(_says(prepared)):
         yield ("" if index else "code", line, "")
+
+
+def _bundle(entry: Entry) -> Iterator[Line]:
+    """What the optimizer made, and what is not as it was then."""
+    if entry.bundle:
+        yield "bundle", entry.bundle, ""
+    for index, line in enumerate(entry.warnings):
+        yield ("" if index else "warning", line, "")
 
 
 def _says(prepared: Prepared) -> list[str]:

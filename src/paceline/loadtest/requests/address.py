@@ -20,8 +20,9 @@ from urllib.parse import unquote, urlsplit
 
 from paceline.core.errors import ConfigError
 from paceline.loadtest.target import Protocol, Wire, base_url
+from paceline.runtimes.formats import FORMATS
 
-_SERVED: Final = (".onnx", ".py", ".r", ".toml", ".pkl", ".pickle", ".joblib", ".skops")
+_SERVED: Final = (".py", ".r", ".toml", *(ending for each in FORMATS for ending in each.endings))
 _OBJECT: Final = re.compile(r":[A-Za-z_]\w*\Z")
 _DEFAULT_PORT: Final = 8080
 _USUAL_PORTS: Final = {"http": 80, "https": 443}
