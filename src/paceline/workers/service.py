@@ -20,11 +20,12 @@ from typing import Final, NamedTuple
 from paceline.config.pipeline_file import read_pipeline
 from paceline.core.errors import ModelLoadError
 from paceline.core.tensors import DATATYPES, DataType, Signature, TensorSpec
+from paceline.runtimes.formats import FORMATS
 from paceline.workers.frames import About, Setup, Tensor
 from paceline.workers.worker import Worker
 
 _NAMED: Final = re.compile(r"(?P<path>.+\.(?:py|R|r)):(?P<name>[A-Za-z_][A-Za-z0-9_.]*)")
-_PYTHON: Final = (".py", ".toml", ".pkl", ".pickle", ".joblib", ".skops")
+_PYTHON: Final = (".py", ".toml", ".pkl", ".pickle", ".joblib", ".skops", ".cbm", ".ubj")
 _R: Final = (".r",)
 _REQUIREMENTS: Final = "requirements.txt"
 
@@ -71,7 +72,10 @@ class Source(NamedTuple):
 
 def is_service(path: Path | str) -> bool:
     """True when a worker has to load it."""
-    return Source.parse(path).path.suffix.lower() in (*_PYTHON, *_R)
+    file = Source.parse(path).path
+    if file.suffix.lower() in (*_PYTHON, *_R):
+        return True
+    return any(each.runtime is None and each.matches(file) for each in FORMATS)
 
 
 class ServiceModel:

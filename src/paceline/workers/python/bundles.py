@@ -82,7 +82,7 @@ def extract(archive: Path, into: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        with _Bounded(io.FileIO(archive)) as file, zipfile.ZipFile(file) as opened:
+        with Bounded(io.FileIO(archive)) as file, zipfile.ZipFile(file) as opened:
             entries = list(_judged(opened, archive))
             _write_whole(opened, entries, folder, into)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, UnicodeDecodeError) as error:
@@ -92,7 +92,7 @@ def extract(archive: Path, into: str) -> Path:
     return folder
 
 
-class _Bounded(io.BufferedReader):
+class Bounded(io.BufferedReader):
     """The archive. `zipfile` reads the list of names at once, whatever its length: there it ends."""
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -20,11 +20,12 @@ import numpy as np
 from paceline.core.errors import ModelLoadError, RuntimeUnavailable
 from paceline.core.tensors import Array, Tensors
 from paceline.workers.frames import About, Readiness, Setup, Tensor
+from paceline.workers.python.boosters import real_names
 from paceline.workers.python.forests import hasten
 from paceline.workers.python.service import INVALID, Failed, Service, TensorService, run_good
 
 MOST_NAMED_INPUTS: Final = 64
-_KNOWN: Final = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn")
+_KNOWN: Final = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn", "paceline")
 # Whose own `predict` is the class with the highest probability: one pass is enough for both.
 _LABEL_IS_LIKELIEST: Final = (
     "BaggingClassifier",
@@ -32,6 +33,10 @@ _LABEL_IS_LIKELIEST: Final = (
     "ExtraTreeClassifier",
     "ExtraTreesClassifier",
     "RandomForestClassifier",
+    "LGBMClassifier",
+    "LightGBMModel",
+    "XGBClassifier",
+    "XGBoostModel",
 )
 # Attributes that hold other estimators.
 _PARTS: Final = (
@@ -61,18 +66,22 @@ class Estimator:
         self.fitted = fitted
         self.parts = list(_parts(fitted, set()))
         last = _last(fitted)
-        self.features: int | None = getattr(fitted, "n_features_in_", None)
+        # CatBoost forgets the number of features in a pickle, and remembers their names.
+        counted = getattr(fitted, "n_features_in_", 0) or len(getattr(fitted, "feature_names_", ()))
+        self.features: int | None = counted or None
         names = getattr(fitted, "feature_names_in_", None)
-        self.names: list[str] | None = None if names is None else [str(name) for name in names]
+        self.names: list[str] | None = None if names is None else real_names([str(name) for name in names])
         classes = getattr(fitted, "classes_", None)
-        self.classes: Array | None = classes if isinstance(classes, np.ndarray) and classes.ndim == 1 else None
+        is_plain = isinstance(classes, np.ndarray) and classes.ndim == 1 and classes.size
+        self.classes: Array | None = classes if is_plain else None
         self._has_probabilities = self.classes is not None and hasattr(fitted, "predict_proba")
         self._label_is_likeliest = type(last).__name__ in _LABEL_IS_LIKELIEST and _is_known(last)
 
     @property
     def library(self) -> str:
         """Where its class comes from, such as `sklearn`."""
-        return type(self.fitted).__module__.partition(".")[0]
+        named: str = getattr(self.fitted, "library", "")
+        return named or type(self.fitted).__module__.partition(".")[0]
 
     @property
     def needs_frame(self) -> bool:
@@ -82,7 +91,9 @@ class Estimator:
     @property
     def takes_text(self) -> bool:
         """True when it was fitted on columns of text."""
-        return any(values.dtype.kind in "OUS" for part in self.parts for values in _categories(part))
+        return bool(getattr(self.fitted, "takes_text", False)) or any(
+            values.dtype.kind in "OUS" for part in self.parts for values in _categories(part)
+        )
 
     def make_ready(self) -> None:
         """Let no part start threads, for workers are what runs side by side; make forests quick."""
@@ -110,6 +121,8 @@ class Estimator:
             labels = self.classes.take(probabilities.argmax(axis=1))
         else:
             labels = np.asarray(self.fitted.predict(rows))
+        if labels.shape[1:] == (1,):  # of CatBoost
+            labels = labels[:, 0]
         return [_plain(labels), probabilities]
 
     def described(self, arrays: Sequence[Array]) -> list[Tensor]:

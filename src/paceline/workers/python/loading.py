@@ -49,6 +49,8 @@ def load(arguments: Arguments) -> Found:
         from paceline.workers.python import pickled
 
         return pickled.recognise(path, arguments)
+    if suffix != ".py":
+        return _boosted(path)
     surround(path)
     return of_module(import_module(path), path.name, arguments.name)
 
@@ -104,6 +106,16 @@ def importable_name(path: Path) -> str:
     """What a script is called as a module; never as something else that can be imported."""
     name = re.sub(r"\W", "_", path.stem)
     return f"{name}_service" if name in sys.modules or name in sys.stdlib_module_names else name
+
+
+def _boosted(path: Path) -> Found:
+    from paceline.workers.python import boosters
+    from paceline.workers.python.estimators import Estimator, service_of
+
+    found = boosters.format_of(path)
+    if found is None:
+        raise ModelLoadError(f"{path.name}: not a file of XGBoost, LightGBM or CatBoost")
+    return service_of(Estimator(boosters.load(path, found.name)), [])
 
 
 def _studio(module: ModuleType) -> Service | None:

@@ -33,11 +33,26 @@ def recognise(path: Path, arguments: Arguments) -> Service | TensorService:
         ModelLoadError: it cannot be read, or holds nothing that predicts.
         RuntimeUnavailable: what it needs is not installed.
     """
-    read = _read_skops if path.suffix.lower() == ".skops" else _read_pickle
+    found, notes = read(path, arguments.allow_pickle)
+    for note in notes:
+        print(f"paceline: {arguments.model}: {note}", file=sys.stderr, flush=True)  # noqa: T201 (it is the log)
+    return service_of(Estimator(found), notes)
+
+
+def read(path: Path, allowed: bool) -> tuple[Any, list[str]]:
+    """The object with a `predict` in a file, and what there is to say about it.
+
+    Args:
+        allowed: it may run any code.
+
+    Raises:
+        As `recognise` does.
+    """
+    reads = _read_skops if path.suffix.lower() == ".skops" else _read_pickle
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         try:
-            found = read(path, arguments.allow_pickle)
+            found = reads(path, allowed)
         except (UnsafeModel, RuntimeUnavailable):
             raise
         except Exception as error:  # a pickle is a program: it can fail in any way
@@ -47,10 +62,7 @@ def recognise(path: Path, arguments: Arguments) -> Service | TensorService:
             f"{path.name}: expected an object that has predict, got {type(found).__name__}",
             hint="write a class with a method predict that loads it, and serve that",
         )
-    notes = _said(path, raised)
-    for note in notes:
-        print(f"paceline: {arguments.model}: {note}", file=sys.stderr, flush=True)  # noqa: T201 (it is the log)
-    return service_of(Estimator(found), notes)
+    return found, _said(path, raised)
 
 
 def _read_pickle(path: Path, allowed: bool) -> Any:
