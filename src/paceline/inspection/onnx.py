@@ -1,0 +1,259 @@
+"""What is in an ONNX file? Read field by field, as it lies on the disk; weights are skipped.
+
+Source: the field numbers of onnx.proto; they cannot change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Final
+
+from paceline.core.errors import ModelLoadError
+from paceline.inspection import wire
+from paceline.inspection.report import Report, Tensor, by_count, listed
+from paceline.runtimes.onnx_file import MOST_NODES, leads_out
+
+_DEEPEST: Final = 100
+_MOST_RANK: Final = 64
+
+# Number in TensorProto.DataType: its name here, and bytes of an element.
+_TYPES: Final[dict[int, tuple[str, float]]] = {
+    1: ("FP32", 4), 2: ("UINT8", 1), 3: ("INT8", 1), 4: ("UINT16", 2), 5: ("INT16", 2), 6: ("INT32", 4),
+    7: ("INT64", 8), 8: ("BYTES", 0), 9: ("BOOL", 1), 10: ("FP16", 2), 11: ("FP64", 8), 12: ("UINT32", 4),
+    13: ("UINT64", 8), 14: ("COMPLEX64", 8), 15: ("COMPLEX128", 16), 16: ("BF16", 2), 17: ("FP8_E4M3FN", 1),
+    18: ("FP8_E4M3FNUZ", 1), 19: ("FP8_E5M2", 1), 20: ("FP8_E5M2FNUZ", 1), 21: ("UINT4", 0.5), 22: ("INT4", 0.5),
+}  # fmt: skip
+
+_STANDARD: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"})
+_OF_ORT: Final = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
+# Operators that call back into Python, from onnxruntime-extensions and from ONNX Runtime's training build.
+_CALLS_PYTHON: Final = frozenset({"PyOp", "PyCustomOp", "PyCustomOpDef", "PythonOp", "PythonOpGrad"})
+
+_IR_VERSION, _PRODUCER, _PRODUCER_VERSION, _MODEL_VERSION, _GRAPH, _OPSET, _METADATA, _TRAINING, _FUNCTION = (
+    1, 2, 3, 5, 7, 8, 14, 20, 25,
+)  # fmt: skip
+
+
+@dataclass
+class _Found:
+    """What has been counted while walking."""
+
+    operators: dict[str, int] = field(default_factory=dict)
+    domains: set[str] = field(default_factory=set)
+    locations: set[str] = field(default_factory=set)
+    calls_python: set[str] = field(default_factory=set)
+    nodes: int = 0
+    parameters: int = 0
+    weight_bytes: float = 0
+
+
+def read(path: Path, report: Report) -> None:
+    """Fill in the report.
+
+    Raises:
+        ModelLoadError: it is no ONNX file, or an absurd one.
+    """
+    data, found = wire.mapped(path), _Found()
+    try:
+        _model(data, report, found)
+    except wire.Malformed as error:
+        raise ModelLoadError(
+            f"{path}: cannot be read: it is no ONNX file, or a part of one ({error})",
+            hint="check the file with onnx.checker, or export it again",
+        ) from error
+    except _Absurd as error:
+        raise ModelLoadError(f"{path}: cannot be read: {error}") from error
+    report.operators = by_count(found.operators)
+    report.parameters, report.weight_bytes = found.parameters, int(found.weight_bytes)
+    report.about["nodes"] = found.nodes
+    _judge(path, report, found, len(data))
+
+
+class _Absurd(Exception):
+    pass
+
+
+def _model(data: memoryview, report: Report, found: _Found) -> None:
+    graph = None
+    for number, value in wire.fields(data):
+        if number == _GRAPH and isinstance(value, memoryview):
+            graph = value
+        elif number == _IR_VERSION and isinstance(value, int):
+            report.versions["IR"] = str(value)
+        elif number == _MODEL_VERSION and isinstance(value, int) and 0 < value < 1 << 63:
+            report.versions["model"] = str(value)
+        elif number == _OPSET and isinstance(value, memoryview):
+            domain = wire.text(wire.first(value, 1)) or "ai.onnx"
+            report.versions[f"opset {domain}"] = str(wire.number(value, 2))
+        elif number == _METADATA and isinstance(value, memoryview) and len(report.about) < _MOST_RANK:
+            report.about[f"metadata {wire.text(wire.first(value, 1))[:64]}"] = wire.text(wire.first(value, 2))[:200]
+        elif number == _TRAINING:
+            report.find("odd", "it carries information for training, which serving does not use")
+        elif number == _FUNCTION and isinstance(value, memoryview):
+            report.about["functions"] = int(report.about.get("functions", 0)) + 1
+            _nodes(value, 7, found, 1)
+    if graph is None:
+        raise wire.Malformed("it has no graph")
+    producer = [wire.text(wire.first(data, number)) for number in (_PRODUCER, _PRODUCER_VERSION)]
+    report.made_by = " ".join(filter(None, producer)) or None
+    _top_graph(graph, report, found)
+
+
+def _top_graph(graph: memoryview, report: Report, found: _Found) -> None:
+    _graph(graph, found, 0)
+    weights = {wire.text(wire.first(each, 8)) for each in wire.messages(graph, 5)}
+    inputs = [_tensor(value) for value in wire.messages(graph, 11)]
+    # Until IR version 4, weights were listed among the inputs.
+    report.inputs = [each for each in inputs if each.name not in weights]
+    report.outputs = [_tensor(value) for value in wire.messages(graph, 12)]
+
+
+def _graph(graph: memoryview, found: _Found, depth: int) -> None:
+    _nodes(graph, 1, found, depth)
+    for tensor in wire.messages(graph, 5):
+        _weights(tensor, found)
+    for sparse in wire.messages(graph, 15):
+        _weights(wire.first(sparse, 1), found)
+
+
+def _nodes(holder: memoryview, number: int, found: _Found, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise _Absurd(f"nested more than {_DEEPEST} deep")
+    for node in wire.messages(holder, number):
+        found.nodes += 1
+        if found.nodes > MOST_NODES:
+            raise _Absurd(f"more than {MOST_NODES} nodes")
+        _node(node, found, depth)
+
+
+def _node(node: memoryview, found: _Found, depth: int) -> None:
+    kind, domain, attributes = "", "", []
+    for number, value in wire.fields(node):
+        if not isinstance(value, memoryview):
+            continue
+        if number == 4:
+            kind = wire.text(value)
+        elif number == 7:
+            domain = wire.text(value)
+        elif number == 5:
+            attributes.append(value)
+    found.domains.add(domain)
+    if kind in _CALLS_PYTHON and domain not in _STANDARD:
+        found.calls_python.add(f"{domain}.{kind}")
+    name = kind if domain in ("", "ai.onnx") else f"{domain}.{kind}"
+    found.operators[name] = found.operators.get(name, 0) + 1
+    for attribute in attributes:
+        _attribute(attribute, kind, found, depth)
+
+
+def _attribute(attribute: memoryview, kind: str, found: _Found, depth: int) -> None:
+    for number, value in wire.fields(attribute):
+        if not isinstance(value, memoryview):
+            continue
+        if number in (6, 11):
+            _graph(value, found, depth + 1)
+        elif number in (5, 10):
+            _weights(value, found, counts=kind == "Constant")
+        elif number in (22, 23):
+            _weights(wire.first(value, 1), found, counts=kind == "Constant")
+
+
+def _weights(tensor: memoryview, found: _Found, *, counts: bool = True) -> None:
+    shape: list[int] = []
+    kind = 0
+    for number, value in wire.fields(tensor):
+        if number == 1:
+            shape += wire.numbers(value)
+        elif number == 2 and isinstance(value, int):
+            kind = value
+        elif number == 13 and isinstance(value, memoryview) and wire.text(wire.first(value, 1)) == "location":
+            found.locations.add(wire.text(wire.first(value, 2)))
+        if len(shape) > _MOST_RANK:
+            raise _Absurd(f"a tensor of more than {_MOST_RANK} dimensions")
+    if counts:
+        found.parameters += prod(shape)
+        found.weight_bytes += prod(shape) * _TYPES.get(kind, ("", 0))[1]
+
+
+def _tensor(value: memoryview) -> Tensor:
+    datatype, shape = _type(wire.first(value, 2), 0)
+    return Tensor(name=wire.text(wire.first(value, 1)), datatype=datatype, shape=shape)
+
+
+def _type(kind: memoryview, depth: int) -> tuple[str | None, list[int | str] | None]:
+    if depth > _DEEPEST:
+        raise _Absurd(f"a type nested more than {_DEEPEST} deep")
+    for number, value in wire.fields(kind):
+        if not isinstance(value, memoryview):
+            continue
+        if number in (1, 8):
+            code = wire.number(value, 1)
+            shapes = list(wire.messages(value, 2))
+            shape = [_dimension(each) for each in wire.messages(shapes[0], 1)] if shapes else None
+            return _TYPES.get(code, (f"type {code}", 0))[0], shape
+        if number in (4, 9):
+            inner, _ = _type(wire.first(value, 1), depth + 1)
+            return f"{'list' if number == 4 else 'optional'} of {inner}", None
+        if number == 5:
+            inner, _ = _type(wire.first(value, 2), depth + 1)
+            key = _TYPES.get(wire.number(value, 1), ("?", 0))[0]
+            return f"map of {key} to {inner}", None
+    return None, None
+
+
+def _dimension(dimension: memoryview) -> int | str:
+    for number, value in wire.fields(dimension):
+        if number == 1 and isinstance(value, int):
+            return wire.signed(value)
+        if number == 2 and isinstance(value, memoryview):
+            return wire.text(value) or -1
+    return -1
+
+
+def _judge(path: Path, report: Report, found: _Found, size_bytes: int) -> None:
+    _judge_domains(report, found)
+    data_bytes = _judge_locations(path, report, found)
+    if found.weight_bytes > size_bytes + data_bytes:
+        report.find("odd", f"its weights are said to take {int(found.weight_bytes)} bytes, which are not there")
+    first = {each.shape[0] for each in report.inputs if each.shape}
+    if first and all(isinstance(size, int) and size > 0 for size in first):
+        report.find(
+            "note",
+            f"the batch dimension is fixed: {listed(str(size) for size in sorted(map(int, first)))}",
+            "requests cannot run together; paceline optimize makes it dynamic where the graph allows",
+        )
+    if not report.inputs:
+        report.find("odd", "it has no inputs")
+
+
+def _judge_domains(report: Report, found: _Found) -> None:
+    if found.calls_python:
+        report.find("unsafe", f"operators that call Python code: {listed(sorted(found.calls_python))}")
+    custom = sorted(found.domains - _STANDARD - _OF_ORT)
+    if custom:
+        report.find(
+            "odd",
+            f"operators of domains that ONNX Runtime does not have: {listed(custom)}",
+            "they come from functions in the file, or from a library that has to be loaded beside it",
+        )
+
+
+def _judge_locations(path: Path, report: Report, found: _Found) -> int:
+    """Report on external data; its size in bytes."""
+    outside = sorted(each for each in found.locations if leads_out(path, each))
+    inside = sorted(found.locations.difference(outside))
+    if outside:
+        report.find(
+            "unsafe",
+            f"external data outside of the model's folder: {listed(outside)}",
+            "it is not read, and serving refuses the file",
+        )
+    missing = [each for each in inside if not (path.parent / each).is_file()]
+    if missing:
+        report.find("odd", f"external data is not there: {listed(missing)}", "put it beside the model")
+    there = [each for each in inside if each not in missing]
+    if there:
+        report.find("note", f"its weights lie beside it: {listed(there)}", "move the files together")
+    return sum((path.parent / each).stat().st_size for each in there)
