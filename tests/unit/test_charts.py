@@ -13,6 +13,8 @@ from paceline.reports.charts import (
     Bar,
     BarGroup,
     Chart,
+    Dot,
+    DotGroup,
     Limit,
     Mark,
     Panel,
@@ -23,6 +25,7 @@ from paceline.reports.charts import (
     histogram,
     line_chart,
     panels_chart,
+    scatter_chart,
 )
 from paceline.reports.elements import as_html, element
 
@@ -238,6 +241,37 @@ def test_no_flag_lies_on_a_pole_or_a_flag(places: list[float], width: float):
     for i, left in enumerate(places):
         for j in range(i + 1, len(places)):
             assert rows[i] > rows[j] or places[j] >= left + width
+
+
+dots = st.builds(Dot, st.text(max_size=12), anything, anything, anything, anything, st.just(""), st.booleans())
+
+
+@given(st.lists(st.builds(DotGroup, st.text(max_size=8), st.lists(dots, max_size=6)), max_size=3), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_any_dots_can_be_drawn(groups: list[DotGroup], log: bool):
+    x = Axis("Time", units.MILLISECONDS, "log" if log else "linear")
+    drawn(scatter_chart("Quality", groups, x=x, y=Axis("Accuracy"), limits=[Limit(0.5, "allowed")]))
+
+
+def test_dots_are_named_where_their_names_lie_on_nothing():
+    near = [Dot(f"candidate-{i}", 1.0 + i * 1e-3, 0.9) for i in range(12)]
+    groups = [DotGroup("accepted", [Dot("chosen", 2.0, 0.95, 0.93, 0.97, strong=True), *near])]
+    chart = scatter_chart("Quality", groups, x=TIME, y=Axis("Accuracy"), front=[(1.0, 0.9), (2.0, 0.95)])
+    svg = drawn(chart)[0]
+    named = [text for text in texts(svg) if text.startswith(("chosen", "candidate"))]
+    assert "chosen" in named
+    assert len(named) < 13
+    assert len(chart.table.rows) == 13
+    assert len(lines(svg)) == 1
+    (start, end) = lines(svg)[0]
+    assert start[0] < end[0]
+    assert start[1] > end[1]  # better is higher
+
+
+def test_what_is_not_known_is_no_dot():
+    groups = [DotGroup("a", [Dot("one", math.nan, 1.0)]), DotGroup("b", [Dot("two", 1.0, 2.0)])]
+    chart = scatter_chart("Quality", groups, x=TIME, y=Axis("Accuracy"))
+    assert [row[0] for row in chart.table.rows] == ["two"]
 
 
 def _luminance(color: str) -> float:

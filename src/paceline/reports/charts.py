@@ -24,12 +24,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from paceline.reports import bars, columns, labels, plots, tables, theme
+from paceline.reports import bars, columns, labels, plots, scatter, tables, theme
 from paceline.reports.elements import Content, Element, as_svg, element
 from paceline.reports.spec import (
     Axis,
     Bar,
     BarGroup,
+    Dot,
+    DotGroup,
     Limit,
     Mark,
     Panel,
@@ -152,6 +154,35 @@ def panels_chart(
     )
 
 
+def scatter_chart(
+    title: str,
+    groups: Sequence[DotGroup],
+    *,
+    x: Axis,
+    y: Axis,
+    front: Sequence[tuple[float, float]] = (),
+    limits: Sequence[Limit] = (),
+    description: str = "",
+    note: str = "",
+) -> Chart:
+    """Things by two of their numbers, such as quality against speed.
+
+    Args:
+        y: its axis does not begin at nought.
+        front: places that a line joins, by increasing x: those that no other beats in both numbers.
+    """
+    painted = scatter.painted(groups)
+    rows = [(dot.name, group.name, x.unit.text(dot.x), y.unit.text(dot.y)) for group in painted for dot in group.dots]
+    return Chart(
+        title=title,
+        description=description
+        or f"{y.label} against {x.label}: " + "; ".join(" ".join(row) for row in rows[:40]) + ".",
+        table=Table(("", "", x.label, y.label), rows),
+        drawing=lambda width: scatter.draw(painted, x, y, front, limits, width),
+        note=note,
+    )
+
+
 def histogram(
     title: str,
     buckets: Sequence[tuple[float, float, float]],
@@ -269,6 +300,6 @@ def _numbers(panels: Sequence[Panel], x: Axis) -> Table:
 
 
 __all__ = [
-    "Axis", "Bar", "BarGroup", "Chart", "Limit", "Mark", "Panel", "Series", "Span", "Table",
-    "bar_chart", "column_chart", "histogram", "line_chart", "panels_chart",
+    "Axis", "Bar", "BarGroup", "Chart", "Dot", "DotGroup", "Limit", "Mark", "Panel", "Series", "Span", "Table",
+    "bar_chart", "column_chart", "histogram", "line_chart", "panels_chart", "scatter_chart",
 ]  # fmt: skip

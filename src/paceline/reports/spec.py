@@ -116,6 +116,41 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A thing by two of its numbers.
+
+    Attributes:
+        low, high: where its y may lie.
+        note: more of it, for who points at it.
+        strong: the one that the chart is about: larger, with a bold name.
+    """
+
+    name: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class DotGroup:
+    """Dots of one kind.
+
+    Attributes:
+        tone, shape: as of `Series`.
+        hollow: they are there to be compared with.
+    """
+
+    name: str
+    dots: Sequence[Dot]
+    tone: str = ""
+    shape: int | None = None
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
 class Table:
     """The numbers of a chart, as they are read."""
 
