@@ -5,7 +5,8 @@ Rules, for whoever writes a page:
   and to the end of a here-document. What follows is its output: compared if there is any, with `...` for anything.
 - `$ paceline serve ...` starts a server, which serves the rest of the page or until the next one;
   with a `;` behind it, it is a command like any other, which has to end.
-- Where R is not installed, a page ends, skipped, at its first script in R.
+- Where R is not installed, a page ends, skipped, at its first script in R. A page whose Python imports a library that
+  is not installed is skipped.
 - Ports 8080 and 8500 stand for free ports. `build/digits.onnx` and its example are there, as after `make demo`.
 - A ```python block runs, too; one with TensorFlow Serving's client in the environment of `make tfs-client`, where that
   was made (`tests/contract/test_tfs_stubs.py` has the same calls). A ```sh block does not: it needs what a test has
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +36,7 @@ BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 PORTS = ("8080", "8500")
 TFS_PYTHON = ROOT / ".venv-tfs" / "bin" / "python"
 SERVES_R = re.compile(r"paceline serve \S+\.R\b")
+LIBRARIES = re.compile(r"^(?:import|from) (catboost|keras|lightgbm|openvino|tensorflow|torch|xgboost)\b", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#:]+)(?:#([^)]*))?\)")
 
 RUNNABLE = [page for page in PAGES if BLOCK.search(page.read_text())]
@@ -106,7 +109,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=200,
         )
         assert done.returncode == 0, f"exit code {done.returncode}: {command[-1]}\n{done.stdout}"
         return self._as_written(done.stdout)
@@ -115,7 +118,7 @@ class Reader:
         self.stop()
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(["bash", "-c", f"exec {text}"], cwd=self._folder, env=self._env, stderr=log)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while "/metrics" not in self._log.read_text():
             assert self._server.poll() is None, self._log.read_text()
             assert time.monotonic() < until, self._log.read_text()
@@ -140,9 +143,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
 def test_the_page_does_what_it_says(page: Path, digits: Path, tmp_path: Path):
+    missing = [name for name in LIBRARIES.findall(page.read_text()) if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not installed")
     (tmp_path / "build").mkdir()
     for name in ("digits.onnx", "digits_example.json"):
         shutil.copy(digits / name, tmp_path / "build")

@@ -1,0 +1,69 @@
+"""How does what was chosen become a bundle, while the one before it is perhaps being served?
+
+Rules:
+- The model lies in a folder that is called after its contents. `bundle.json` is replaced when it is whole; until then
+  the older bundle is the one that is there, and only then its model goes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from paceline.optimize import files
+from paceline.optimize.result import Study, Tried
+from paceline.runtimes import bundle
+from paceline.runtimes.bundle import Bundle, Provenance
+
+_PREFIX: Final = "model-"
+_UNFINISHED: Final = ".part"
+
+
+def write(out: Path, name: str, model: Path, chosen: Tried, study: Study) -> None:
+    """Write the bundle of what was chosen.
+
+    Args:
+        name: of the model, when it is served.
+        model: its file, or folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place = f"{_PREFIX}{files.digest(model)[:12]}"
+    if not (out / place).exists():
+        part = out / f".{place}{_UNFINISHED}"
+        shutil.rmtree(part, ignore_errors=True)
+        files.copy(model, part)
+        os.replace(part, out / place)
+    inside = f"{place}/{model.name}"
+    bundle.write(
+        out,
+        Bundle(
+            name=name,
+            model=inside,
+            options=chosen.candidate.options,
+            settings={"threads": chosen.speeds[0].threads} if chosen.speeds else {},
+            provenance=Provenance(
+                source=study.source["file"],
+                source_sha256=study.source["sha256"],
+                sha256=bundle.hashes(out, inside),
+                machine=bundle.this_machine(),
+                versions=study.versions,
+                created=study.created,
+                evidence=_evidence(chosen, study),
+            ),
+        ),
+    )
+    for other in out.glob(f"{_PREFIX}*"):
+        if other.name != place and other.is_dir():
+            shutil.rmtree(other)
+
+
+def _evidence(chosen: Tried, study: Study) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(chosen)
+    kept = {name: found[name] for name in ("judgement", "speeds", "reasons") if found.get(name)}
+    return {"candidate": chosen.candidate.name, "title": chosen.candidate.title, "data": study.data, **kept}

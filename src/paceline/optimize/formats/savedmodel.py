@@ -1,0 +1,26 @@
+"""How does TensorFlow's SavedModel become ONNX? See `tensorflow.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paceline.optimize.formats.asking import answers
+from paceline.optimize.formats.tensorflow import MODEL, converted, to_onnx
+from paceline.optimize.result import Converted
+from paceline.optimize.rows import Rows
+from paceline.runtimes.options import RuntimeOptions
+from paceline.runtimes.tensorflow import TensorFlowModel
+
+
+def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool = False) -> Converted:  # noqa: ARG001
+    """Convert the signature `serving_default`; see `optimize/formats`.
+
+    Raises:
+        CannotChange: it cannot be converted.
+        ModelLoadError, UnsafeModel, RuntimeUnavailable: it cannot be opened.
+    """
+    given = Rows.load(rows)
+    # Opened first: what is unsafe in it is found here, before tf2onnx opens it.
+    reference = answers(TensorFlowModel(model, RuntimeOptions()), given)
+    to_onnx(model, folder / MODEL)
+    return converted(folder / MODEL, given, reference, [])

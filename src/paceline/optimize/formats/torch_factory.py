@@ -1,0 +1,120 @@
+"""How does a function that makes a PyTorch module become a model? `torch.export` turns it into a .pt2 file.
+
+Rules:
+- The user's code is imported here, and so in the process of a step alone. Its own folder comes first among those that
+  Python imports from.
+- Rows fit `forward` by name; a single array needs no name. Axis 0 is left open, if the module allows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from paceline.core.errors import ConfigError
+from paceline.core.tensors import Array
+from paceline.optimize.candidate import Made
+from paceline.optimize.rows import Rows
+from paceline.optimize.steps import CannotChange
+from paceline.runtimes.torch_library import first_line, library
+
+_MODEL: Final = "model.pt2"
+_EXAMPLE_ROWS: Final = 2  # with one, PyTorch takes the size for a constant
+
+
+def export(*, factory: str, rows: Path, folder: Path, code: Path | None = None) -> Made:
+    """Call the factory and export what it makes.
+
+    Args:
+        factory: `module:function`; the function takes no argument, and returns a `torch.nn.Module`.
+        code: the module's file; counts for whether the step has to be run again, and says where it is imported from.
+
+    Raises:
+        ConfigError: there is no such function, it fails, or the rows do not fit `forward`.
+        CannotChange: `torch.export` does not follow the module.
+    """
+    module = _made(factory, code)
+    example = _example(module, Rows.load(rows), factory)
+    program, notes = _exported(module, example)
+    library().export.save(program, str(folder / _MODEL))
+    return Made(file=_MODEL, notes=notes)
+
+
+def find_code(factory: str, folder: Path) -> Path | None:
+    """The file of a factory's module, if it lies below this folder."""
+    place = folder.joinpath(*factory.partition(":")[0].split("."))
+    return next((each for each in (place.with_suffix(".py"), place / "__init__.py") if each.is_file()), None)
+
+
+def _made(factory: str, code: Path | None) -> Any:
+    torch = library()
+    made = _function(factory, code)()
+    if not isinstance(made, torch.nn.Module):
+        raise ConfigError(f"{factory}: expected a function that returns a torch.nn.Module, got {type(made).__name__}")
+    return made.eval()
+
+
+def _function(factory: str, code: Path | None) -> Callable[[], Any]:
+    name, _, attribute = factory.partition(":")
+    if code is not None:
+        depth = len(name.split(".")) + (code.name == "__init__.py")
+        sys.path.insert(0, str(code.absolute().parents[depth - 1]))
+    try:
+        found: Any = importlib.import_module(name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{factory}: there is no module '{error.name}'", hint="it is looked for in the folder that this is run in"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"{factory}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{factory}: expected a function, got {type(found).__name__}")
+    function: Callable[[], Any] = found
+    return function
+
+
+def _example(module: Any, rows: Rows, factory: str) -> dict[str, Any]:
+    """Tensors for `forward`, by its arguments' names."""
+    arguments = inspect.signature(module.forward).parameters.values()
+    taken = [each for each in arguments if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    needed = [each.name for each in taken if each.default is each.empty]
+    given = dict(rows.inputs)
+    if len(given) == 1 and len(needed) <= 1 and taken:
+        given = {needed[0] if needed else taken[0].name: next(iter(given.values()))}
+    unknown = set(given) - {each.name for each in taken}
+    if unknown or not set(needed) <= set(given):
+        raise ConfigError(
+            f"{factory}: forward takes {', '.join(each.name for each in taken)}; the rows have {', '.join(rows.inputs)}"
+        )
+    return {each.name: _tensor(given[each.name]) for each in taken if each.name in given}
+
+
+def _tensor(array: Array) -> Any:
+    """A few rows; doubles as single precision, in which modules are."""
+    array = np.resize(array, (_EXAMPLE_ROWS, *array.shape[1:]))
+    return library().tensor(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+
+def _exported(module: Any, example: dict[str, Any]) -> tuple[Any, list[str]]:
+    torch = library()
+    rows = torch.export.Dim("rows")
+    try:
+        return torch.export.export(module, (), example, dynamic_shapes={name: {0: rows} for name in example}), []
+    except Exception as error:  # it raises what the module does, and what its compilers do
+        why = first_line(error)
+    try:
+        single = {name: tensor[:1] for name, tensor in example.items()}
+        return torch.export.export(module, (), single), [f"torch.export fixes the batch size at 1: {why}"]
+    except Exception as error:
+        raise CannotChange(
+            f"torch.export cannot follow the module: {first_line(error)}",
+            hint="see PyTorch's page on torch.export for what a module may do; or serve it as code",
+        ) from error

@@ -1,0 +1,1 @@
+"""What people see of a study: in the terminal, in a browser, as Markdown."""

@@ -1,0 +1,204 @@
+"""What is to be optimized? The model as it came, and the same in ONNX, from which all candidates are made.
+
+Rules:
+- The model as it came is the one that candidates are compared with. A factory's is the program that torch exports.
+- What cannot be converted is no failure: the model is then served as it is, and it is said why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from paceline.core.errors import ConfigError, ModelLoadError, PacelineError, UnsafeModel
+from paceline.optimize import steps
+from paceline.optimize.candidate import Change, Made
+from paceline.optimize.facts import Facts
+from paceline.optimize.formats.torch_factory import find_code
+from paceline.optimize.result import Converted, Equality
+from paceline.runtimes.bundle import is_bundle
+from paceline.runtimes.formats import Format, identify
+from paceline.server.models import name_of
+from paceline.workers.service import is_service
+
+OPEN_BATCH: Final = Change(call="dynamic_batch:opened")
+_FACTORY: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_CONVERTERS: Final[Mapping[str, str]] = {
+    "savedmodel": "formats.savedmodel",
+    "keras": "formats.keras",
+    "pt2": "formats.torch",
+    "torchscript": "formats.torch",
+    "xgboost": "formats.xgboost",
+    "lightgbm": "formats.lightgbm",
+    "catboost": "formats.catboost",
+    "pickle": "formats.sklearn",
+    "skops": "formats.sklearn",
+}
+"""By format: the module whose `convert` makes it ONNX."""
+_FACTORIES: Final = "formats.torch"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that was given.
+
+    Attributes:
+        given: as the user wrote it.
+        name: of the model, when it is served.
+        path: None: a factory, of which there is no file yet.
+        format: None: a factory.
+    """
+
+    given: str
+    name: str
+    path: Path | None
+    format: Format | None
+
+    @property
+    def title(self) -> str:
+        """Of the format, for people."""
+        return "PyTorch" if self.format is None else self.format.title
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Of the steps that a study of it may run."""
+        return (self.converter, "transforms.graph") if self.converter else ("transforms.graph",)
+
+    @property
+    def converter(self) -> str:
+        """The module that makes it ONNX; "" where it is."""
+        return _FACTORIES if self.format is None else _CONVERTERS.get(self.format.name, "")
+
+    @property
+    def is_onnx(self) -> bool:
+        """True when nothing has to be converted."""
+        return self.format is not None and self.format.name == "onnx"
+
+
+class Steps:
+    """Steps of one study, each in its own folder, and none past the budget.
+
+    Args:
+        left_s: how much time there is.
+    """
+
+    def __init__(self, folder: Path, left_s: Callable[[], float], say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self._left_s = left_s
+        self._say = say
+
+    def run(self, call: str, returns: type[Any], arguments: dict[str, Any]) -> Any:
+        """Run a step; see `steps.run`."""
+        folder = self.place(call, arguments)
+        return steps.run(call, returns, arguments, folder, timeout_s=max(1.0, self._left_s()), say=self._say)
+
+    def file(self, call: str, arguments: dict[str, Any], file: str) -> Path:
+        """A file that the step has made.
+
+        Raises:
+            StepFailed: there is none.
+        """
+        path = self.place(call, arguments) / file
+        if not path.exists():
+            raise steps.StepFailed(f"{call}: it has not written {file}")
+        return path
+
+    def place(self, call: str, arguments: dict[str, Any]) -> Path:
+        """The step's folder."""
+        return steps.folder_of(self.folder, call, arguments)
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """The model in ONNX.
+
+    Attributes:
+        equality: with the original; None: it was ONNX before.
+        first: changes that come before all others.
+        notes: for people.
+    """
+
+    path: Path
+    facts: Facts
+    equality: Equality | None = None
+    first: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def open_source(given: str, *, allow_pickle: bool) -> Source:
+    """Find out what was given; nothing is loaded.
+
+    Raises:
+        ConfigError: it is nothing that can be optimized.
+        ModelLoadError: there is no such file.
+        UnsafeModel: it is a pickle, and that is not allowed.
+        RuntimeUnavailable: it is in no format that is known.
+    """
+    path = Path(given)
+    if not path.exists() and _FACTORY.fullmatch(given) and not is_service(given):
+        return Source(given, _name(given.rpartition(":")[0].rpartition(".")[2]), None, None)
+    if not path.exists():
+        raise ModelLoadError(f"{path}: no such model file")
+    if is_bundle(path):
+        raise ConfigError(f"{path}: a bundle, which was optimized before", hint="optimize the model that it came from")
+    if is_service(path) and path.suffix.lower() in (".py", ".r", ".toml"):
+        raise ConfigError(f"{path}: code, which is served as it is", hint="optimize the model that it loads")
+    found = identify(path)
+    if found.name not in _CONVERTERS and found.name != "onnx":
+        raise ConfigError(f"{path}: {found.title} is served as it is", hint="optimize the model that it was made from")
+    if found.is_pickle and not allow_pickle:
+        raise UnsafeModel(
+            f"{path}: a pickle, which can run any code when it is read",
+            hint="--allow-pickle, if you trust where it comes from",
+        )
+    return Source(given, _name(name_of(path)), path, found)
+
+
+def export_factory(source: Source, rows: Path, run: Steps) -> Path:
+    """The program that torch exports of a factory's model, as it is served without being converted."""
+    arguments = {"factory": source.given, "rows": rows, "code": find_code(source.given, Path.cwd())}
+    made = run.run("formats.torch_factory:export", Made, arguments)
+    return run.file("formats.torch_factory:export", arguments, made.file)
+
+
+def to_onnx(source: Source, native: Path, rows: Path, allow_pickle: bool, run: Steps) -> Onnx:
+    """The model in ONNX, and what is known of it.
+
+    Raises:
+        CannotChange, StepFailed, RuntimeUnavailable: it cannot be converted.
+    """
+    if source.is_onnx:
+        return _opened(Onnx(native, _facts(native, run)), rows, run)
+    call = f"{source.converter}:convert"
+    arguments = {"model": native, "rows": rows, "allow_pickle": allow_pickle}
+    made: Converted = run.run(call, Converted, arguments)
+    path = run.file(call, arguments, made.file)
+    notes = (*made.notes, *made.equality.notes)
+    return _opened(Onnx(path, _facts(path, run), made.equality, (), notes), rows, run)
+
+
+def _facts(path: Path, run: Steps) -> Facts:
+    found: Facts = run.run("facts_step:read", Facts, {"model": path})
+    return found
+
+
+def _opened(onnx: Onnx, rows: Path, run: Steps) -> Onnx:
+    """With a batch dimension that is open, if it can be opened."""
+    if onnx.facts.fixed_batch is None:
+        return onnx
+    arguments = {"model": onnx.path, "rows": rows}
+    call = f"transforms.{OPEN_BATCH.call}"
+    try:
+        made: Made = run.run(call, Made, arguments)
+        facts = _facts(run.file(call, arguments, made.file), run)
+    except PacelineError as error:
+        notes = (*onnx.notes, f"its batch dimension stays fixed at {onnx.facts.fixed_batch}: {error.message}")
+        return Onnx(onnx.path, onnx.facts, onnx.equality, (), notes)
+    return Onnx(onnx.path, facts, onnx.equality, (OPEN_BATCH,), onnx.notes)
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text) or "model"

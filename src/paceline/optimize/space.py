@@ -1,0 +1,184 @@
+"""Which candidates are worth a try, and in which order?
+
+Rules:
+- First come single ideas, cheap ones before dear ones. Then those that passed the gate are combined: what changes the
+  model with what runs it differently, and changes of different kinds with one another.
+- A change that is not faster by itself may be so with another runtime.
+- Combinations are bounded: the most promising first, by the product of the ratios of their parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from itertools import pairwise, product
+from typing import Final
+
+import msgspec
+
+from paceline.config.processor import Processor
+from paceline.core.errors import ConfigError
+from paceline.optimize.candidate import Candidate, Change
+from paceline.optimize.facts import Facts
+from paceline.optimize.pareto import speed_at
+from paceline.optimize.result import Tried
+from paceline.runtimes.options import RuntimeOptions
+
+ORIGINAL: Final = "original"
+CONVERTED: Final = "onnx"
+_MOST_COMBINED: Final = 6
+_DEFAULT: Final = RuntimeOptions()
+# The order in which changes are made; two of one kind are not combined.
+_KINDS: Final[dict[str, int]] = {
+    "dynamic_batch": 0,
+    "graph": 1,
+    "precision": 2,
+    "prune": 2,
+    "quantize": 3,
+    "exclude": 3,
+}
+_CALIBRATED: Final = ("quantize:static", "exclude:", "prune:")
+_COSTS: Final[dict[str, int]] = {
+    "dynamic_batch": 0,
+    "graph": 1,
+    "precision": 1,
+    "quantize:dynamic": 1,
+    "quantize": 2,
+    "prune": 3,
+    "exclude": 4,
+}
+
+
+def original(*, title: str) -> Candidate:
+    """The model as it came."""
+    return Candidate(name=ORIGINAL, title=f"as it came: {title}", native=True)
+
+
+def converted(title: str, first: Sequence[Change] = ()) -> Candidate:
+    """The model in ONNX, changed no further than it has to be."""
+    return Candidate(
+        name=CONVERTED, title="in ONNX, on ONNX Runtime", changes=tuple(first), needs=f"{title} can be converted"
+    )
+
+
+def open_batch(first: Sequence[Change]) -> Candidate:
+    """The model with an open batch dimension, changed no further."""
+    return Candidate(
+        name="open-batch", title="batch dimension opened", changes=tuple(first), needs="the file fixes it at 1"
+    )
+
+
+def singles(facts: Facts, processor: Processor, first: Sequence[Change] = ()) -> list[Candidate]:
+    """One idea each, in the order in which they are tried.
+
+    Args:
+        first: changes that come before any other.
+    """
+    # Imported here: what they can do is theirs to know, and they know it without loading a framework.
+    from paceline.optimize.transforms import graph, prune, quantize
+
+    found = [each for module in (graph, quantize, prune) for each in module.candidates(facts, processor)]
+    found = [msgspec.structs.replace(each, changes=(*first, *each.changes)) for each in found]
+    return sorted(found, key=cost)
+
+
+def cost(candidate: Candidate) -> int:
+    """A rough measure of the time that it takes to make."""
+    calls = [change.call for change in candidate.changes]
+    return sum(_COSTS.get(call, _COSTS.get(call.partition(":")[0], 2)) for call in calls)
+
+
+def calibrates(candidate: Candidate) -> bool:
+    """True when one of its changes learns from what the calibration rows do in the model."""
+    return any(change.call.startswith(_CALIBRATED) for change in candidate.changes)
+
+
+def combined(tried: Sequence[Tried], batch: int) -> list[Candidate]:
+    """What follows from those that were tried: pairs of them that nobody has tried yet."""
+    passed = [each for each in tried if each.judgement is not None and each.judgement.accepted]
+    known = {each.candidate.name for each in tried}
+    pairs = []
+    for first, second in product(passed, passed):
+        joined = join(first.candidate, second.candidate)
+        if joined is not None and joined.name not in known and _may_help(first, second, batch):
+            known.add(joined.name)
+            pairs.append((promise(first, batch) * promise(second, batch), joined))
+    pairs.sort(key=lambda pair: -pair[0])
+    return [joined for _, joined in pairs[:_MOST_COMBINED]]
+
+
+def _may_help(first: Tried, second: Tried, batch: int) -> bool:
+    """A change that slowed the model down is given one more chance: with another runtime. A pair is given none."""
+    slow = [each for each in (first, second) if promise(each, batch) < 1.0]
+    return not slow or (slow == [first] and not second.candidate.changes and first.candidate.after is None)
+
+
+def promise(tried: Tried, batch: int) -> float:
+    """How much faster it was; for what was not measured, 1."""
+    speed = speed_at(tried, batch)
+    return 1.0 if speed is None else speed.ratio
+
+
+def join(first: Candidate, second: Candidate) -> Candidate | None:
+    """The changes of both, run as either says; None where the two do not add up, or only the other way round."""
+    changes = list({_key(change): change for each in (first, second) for change in each.changes}.values())
+    kinds = [_kind(change) for change in changes]
+    in_order = all(one < next_ for one, next_ in pairwise(kinds))
+    ways = [each.options for each in (first, second) if each.options != _DEFAULT]
+    own = [sum(_kind(change) > 0 for change in each.changes) for each in (first, second)]
+    adds_up = own[0] > 0 and sum(own) == sum(kind > 0 for kind in kinds)
+    if not adds_up or not in_order or len(ways) > 1 or (not own[1] and second.options == _DEFAULT):
+        return None
+    return Candidate(
+        name=f"{first.name}.{second.name}",
+        title=f"{first.title}; {second.title}",
+        changes=tuple(changes),
+        options=ways[0] if ways else _DEFAULT,
+        threads=first.threads or second.threads,
+        needs=f"{first.name} and {second.name} passed the gate",
+        after=first.name,
+    )
+
+
+def chosen(candidates: Sequence[Candidate], only: Sequence[str], skip: Sequence[str]) -> list[Candidate]:
+    """Those that the user wants: by name, or by a pattern such as `int8*`; `a.b` joins two.
+
+    Raises:
+        ConfigError: a name fits none.
+    """
+    known = {each.name: each for each in candidates}
+    for name in (*only, *skip):
+        fits = name == "*" or any(fnmatchcase(each, name) for each in known)
+        if not fits and _joined(name, known) is None:
+            raise ConfigError(f"no candidate is called {name!r}", hint=f"for this model: {', '.join(known) or 'none'}")
+    kept = [each for each in candidates if wanted(each.name, only, skip)]
+    joined = [_joined(name, known) for name in only if name not in known]
+    return [*kept, *(each for each in joined if each is not None)]
+
+
+def wanted(name: str, only: Sequence[str], skip: Sequence[str]) -> bool:
+    """True when neither flag leaves it out: it, or any part of it; it, or all parts, are among `only`."""
+    parts = name.split(".")
+    if any(_fits(each, skip) for each in (name, *parts)):
+        return False
+    return not only or _fits(name, only) or all(_fits(each, only) for each in parts)
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _joined(name: str, known: dict[str, Candidate]) -> Candidate | None:
+    first, dot, second = name.rpartition(".")
+    if not dot or second not in known:
+        return None
+    head = known.get(first) or _joined(first, known)
+    return None if head is None else join(head, known[second])
+
+
+def _kind(change: Change) -> int:
+    return _KINDS.get(change.call.partition(":")[0], 1)
+
+
+def _key(change: Change) -> str:
+    return f"{change.call} {sorted(change.arguments.items())}"

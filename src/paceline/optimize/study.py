@@ -1,0 +1,256 @@
+"""The order of it all: what is tried, when is it enough, and what is served in the end?
+
+Rules:
+- The original is loaded, asked and timed first: without it there is nothing to compare with, and no study.
+- Single candidates come first, the cheap ones before the dear; then combinations of those that passed the gate.
+- Nothing starts that is not expected to end within the budget. What was not tried is said.
+- Each result is written down at once; with the same command a study goes on where it was.
+- Nothing is written outside of the output folder; an older bundle there is served until the new one is whole.
+- That nothing helped is a good answer: the bundle then holds the original.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from paceline import __version__
+from paceline.config.machine import usable_memory_bytes
+from paceline.config.processor import processor
+from paceline.core.errors import ConfigError, PacelineError
+from paceline.optimize import bundling, files, pareto, run_off, space, steps
+from paceline.optimize.candidate import Candidate
+from paceline.optimize.opening import Opener, Opening
+from paceline.optimize.records import Records, alone
+from paceline.optimize.result import SCHEMA, Study, Tried
+from paceline.optimize.source import Onnx, Source, Steps, open_source, to_onnx
+from paceline.optimize.trial import Bench, built, timing_s, trial
+from paceline.optimize.wanted import Budget, Progress, Wanted
+from paceline.runtimes.bundle import this_machine
+
+_ROUNDS: Final = 2  # of combinations: pairs, then what refines the best pairs
+_MAKING_S: Final = 1.0
+_MAKING_S_PER_MB: Final = 0.02
+
+
+def run(wanted: Wanted, progress: Progress) -> Study:
+    """Study a model, and write the bundle.
+
+    Raises:
+        ConfigError: what was asked does not fit together, or the rows do not fit the model.
+        ModelLoadError, RuntimeUnavailable, UnsafeModel, StepFailed: the original cannot be loaded, or asked.
+    """
+    source = open_source(wanted.model, allow_pickle=wanted.allow_pickle)
+    try:
+        with alone(wanted.folder), ExitStack() as stack:
+            return _Study(wanted, source, progress, stack).run()
+    except OSError as error:  # a full disk, say
+        raise ConfigError(f"{wanted.out}: {(error.strerror or str(error)).lower()}") from error
+
+
+class _Study:
+    """One study, from the original to the bundle."""
+
+    def __init__(self, wanted: Wanted, source: Source, progress: Progress, stack: ExitStack) -> None:
+        self._wanted = wanted
+        self._source = source
+        self._progress = progress
+        self._budget = Budget(wanted.budget_s)
+        self._steps = Steps(wanted.folder / "steps", lambda: self._budget.left_s, progress.doing)
+        self._opener = Opener(wanted, source, self._steps, self._budget, progress, stack)
+        self._tried: list[Tried] = []
+        self._warnings: list[str] = []
+        self._uncalibrated = ""
+        self._took_by_cost: dict[int, float] = {}
+
+    def run(self) -> Study:
+        """Do it all."""
+        self._progress.begin(space.ORIGINAL, 0, 1)
+        opening = self._opener.open()
+        self._uncalibrated = opening.uncalibrated
+        self._warnings += [*opening.warnings, *filter(None, [opening.uncalibrated])]
+        self._came(opening.tried)
+        onnx = self._converted(opening)
+        bench = self._bench(opening, onnx)
+        self._try_all(bench, onnx)
+        run_off.run_off(self._tried, bench)
+        return self._finish(bench, opening, onnx)
+
+    # -- what is tried ----------------------------------------------------------------------------------------
+
+    def _converted(self, opening: Opening) -> Onnx | None:
+        """The model in ONNX; None, and a reason, where it cannot be had."""
+        if not self._source.is_onnx:
+            self._progress.begin(space.CONVERTED, 1, 2)
+            self._progress.doing("converting it")
+        try:
+            return to_onnx(self._source, opening.native, opening.compared, self._wanted.allow_pickle, self._steps)
+        except PacelineError as error:
+            reason = error.message + (f" ({error.hint})" if error.hint else "")
+            self._warnings.append(f"it cannot be converted to ONNX: {reason}")
+            tried = Tried(candidate=space.converted(self._source.title), status="failed", reasons=[reason])
+            self._came(tried)
+            return None
+
+    def _bench(self, opening: Opening, onnx: Onnx | None) -> Bench:
+        wanted = self._wanted
+        return Bench(
+            native=opening.native,
+            onnx=None if onnx is None else onnx.path,
+            calibration=opening.calibration,
+            evaluation=opening.evaluation,
+            metric=opening.metric,
+            max_drop=wanted.max_drop,
+            batch=wanted.batch,
+            batches=wanted.batches,
+            threads=self._opener.threads,
+            allow_pickle=wanted.allow_pickle,
+            baseline=opening.baseline,
+            budget=self._budget,
+            steps=self._steps,
+            scratch=self._opener.scratch,
+            progress=self._progress,
+        )
+
+    def _candidates(self, onnx: Onnx) -> list[Candidate]:
+        found = [] if self._source.is_onnx else [space.converted(self._source.title, onnx.first)]
+        if self._source.is_onnx and onnx.first:
+            found.append(space.open_batch(onnx.first))
+        found += space.singles(onnx.facts, processor(), onnx.first)
+        return space.chosen(found, self._wanted.only, self._wanted.skip)
+
+    def _try_all(self, bench: Bench, onnx: Onnx | None) -> None:
+        if onnx is None:
+            return
+        records = Records(self._wanted.folder / "records", self._question(bench))
+        self._try_each(self._candidates(onnx), bench, onnx, records)
+        for _ in range(_ROUNDS):
+            more = space.combined(self._tried, bench.batch)
+            more = [each for each in more if space.wanted(each.name, self._wanted.only, self._wanted.skip)]
+            self._try_each(more, bench, onnx, records)
+
+    def _try_each(self, candidates: list[Candidate], bench: Bench, onnx: Onnx, records: Records) -> None:
+        waiting = deque(candidates)
+        while waiting:
+            candidate = waiting.popleft()
+            self._progress.begin(candidate.name, len(self._tried), len(self._tried) + 1 + len(waiting))
+            tried = records.find(candidate)
+            if tried is None:
+                reason = self._reason_to_skip(candidate, bench, onnx)
+                if reason:
+                    tried = Tried(candidate=candidate, status="skipped", reasons=[reason])
+                else:
+                    tried = trial(candidate, bench)
+                    cost = space.cost(candidate)
+                    self._took_by_cost[cost] = max(tried.took_s, self._took_by_cost.get(cost, 0.0))
+                    records.keep(tried)
+            self._came(tried)
+
+    def _came(self, tried: Tried) -> None:
+        self._tried.append(tried)
+        self._progress.done(tried)
+
+    def _reason_to_skip(self, candidate: Candidate, bench: Bench, onnx: Onnx) -> str:
+        """Why it is not tried; "" when it is."""
+        if candidate.after is not None:
+            before = next((each for each in self._tried if each.candidate.name == candidate.after), None)
+            if before is not None and (before.judgement is None or not before.judgement.accepted):
+                what = "was not tried" if before.status == "skipped" else "did not pass the gate"
+                return f"{candidate.after}, which it goes further than, {what}"
+        if self._uncalibrated and space.calibrates(candidate):
+            return self._uncalibrated
+        foreseen_s = self._foreseen_s(candidate, bench, onnx)
+        left_s = max(0.0, self._budget.left_s - run_off.foreseen_s(bench))
+        if foreseen_s > left_s:
+            return f"it takes about {foreseen_s:.0f} s, and {left_s:.0f} s of the budget are left"
+        return ""
+
+    def _foreseen_s(self, candidate: Candidate, bench: Bench, onnx: Onnx) -> float:
+        """Seconds that it will take: as one that was as dear did, or by the size of the model."""
+        cost = space.cost(candidate)
+        if cost in self._took_by_cost:
+            return self._took_by_cost[cost]
+        timing = timing_s(self._budget) * (1 + len(bench.batches) / 4)
+        making = cost * (_MAKING_S + _MAKING_S_PER_MB * onnx.facts.weight_bytes / 1e6)
+        return timing + making + bench.baseline.took_s
+
+    # -- what comes of it -------------------------------------------------------------------------------------
+
+    def _finish(self, bench: Bench, opening: Opening, onnx: Onnx | None) -> Study:
+        opening.tried.speeds = bench.baseline.speeds()
+        chosen = pareto.best(self._tried, bench.batch)
+        for each in pareto.front(self._tried, bench.batch):
+            each.on_front = True
+        model = built(chosen.candidate, bench, [])
+        for each in self._tried:
+            each.file = None if each.file is None else self._shown(Path(each.file))
+        study = self._document(opening, onnx, chosen)
+        bundling.write(self._wanted.out, self._source.name, model, chosen, study)
+        return study
+
+    def _document(self, opening: Opening, onnx: Onnx | None, chosen: Tried) -> Study:
+        native, wanted = opening.native, self._wanted
+        notes = list(onnx.notes) if onnx is not None else []
+        return Study(
+            schema=SCHEMA,
+            paceline=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=list(wanted.command),
+            source={
+                "file": Path(wanted.model).name,
+                "format": self._source.title,
+                "size_bytes": files.size_bytes(native),
+                "sha256": files.digest(native),
+            },
+            data={
+                "file": wanted.data.name,
+                "rows": opening.rows.count,
+                "calibration_rows": opening.calibration_rows,
+                "evaluation_rows": opening.evaluation.count,
+                "inputs": {name: f"{each.dtype} {list(each.shape[1:])}" for name, each in opening.rows.inputs.items()},
+                "labels": opening.rows.labels is not None,
+                "sha256": opening.rows.digest(),
+            },
+            machine={**this_machine(), "memory_bytes": usable_memory_bytes()},
+            versions=steps.versions(*self._source.modules),
+            batch=wanted.batch,
+            metric=opening.metric.name,
+            equality=None if onnx is None else onnx.equality,
+            candidates=self._tried,
+            chosen=chosen.candidate.name,
+            price_per_hour=wanted.price_per_hour,
+            warnings=[*self._warnings, *notes],
+            took_s=self._budget.spent_s,
+        )
+
+    def _shown(self, path: Path) -> str:
+        """Relative to the study's folder where it lies in there."""
+        folder = self._wanted.out.absolute()
+        path = path.absolute()
+        return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+
+    def _question(self, bench: Bench) -> dict[str, Any]:
+        """Everything that a candidate's result depends on, besides the candidate."""
+        assert bench.onnx is not None
+        return {
+            "native": files.digest(bench.native),
+            "onnx": files.digest(bench.onnx),
+            "rows": [files.digest(bench.calibration), bench.evaluation.digest()],
+            "metric": bench.metric.name,
+            "max_drop": None if bench.max_drop is None else str(bench.max_drop),
+            "batches": [bench.batch, *bench.batches],
+            "threads": bench.threads,
+            "machine": this_machine(),
+            "versions": steps.versions(*self._source.modules),
+            "schema": SCHEMA,
+        }
+
+
+def write_json(study: Study, path: Path) -> None:
+    """Write the document."""
+    steps.write_whole(path, msgspec.json.format(msgspec.json.encode(study), indent=1) + b"\n")

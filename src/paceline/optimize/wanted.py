@@ -1,0 +1,91 @@
+"""What was asked of a study, how much time has it, and who is told how it goes?
+
+Everything that a study makes lies in `out`: the bundle and the reports there, and what it needs to go on after an
+interruption in `out/study`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from paceline.optimize.gate import Drop
+from paceline.optimize.result import Tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a study is to find out.
+
+    Attributes:
+        model: file or folder, or `module:factory`.
+        data: file of rows; `labels`: a file, or a column of `data`.
+        metric: None: the one that fits.
+        max_drop: None: the gate's own.
+        batch: rows at the operating point; `batches`: that are measured as well.
+        budget_s: for all of it.
+        only, skip: names of candidates, or patterns.
+        threads: of an instance; None: one, and all cores, are tried.
+        calibration_rows: None: as `data.split` has it.
+        command: for the report.
+    """
+
+    model: str
+    data: Path
+    out: Path
+    labels: str | None = None
+    metric: str | None = None
+    max_drop: Drop | None = None
+    batch: int = 1
+    batches: tuple[int, ...] = ()
+    budget_s: float = 600.0
+    price_per_hour: float | None = None
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    allow_pickle: bool = False
+    threads: int | None = None
+    seed: int = 0
+    calibration_rows: int | None = None
+    command: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """For what an interrupted study goes on with."""
+        return self.out / "study"
+
+
+class Progress(Protocol):
+    """Who is told how a study goes."""
+
+    def begin(self, name: str, done: int, total: int) -> None:
+        """A candidate is tried; `done` of `total` have been."""
+
+    def doing(self, text: str) -> None:
+        """What happens right now."""
+
+    def done(self, tried: Tried) -> None:
+        """What came of the candidate."""
+
+
+@dataclass
+class Budget:
+    """Seconds, from now on.
+
+    Attributes:
+        total_s: all of them.
+    """
+
+    total_s: float
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent_s(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    @property
+    def left_s(self) -> float:
+        """Never less than 0."""
+        return max(0.0, self.total_s - self.spent_s)

@@ -1,0 +1,76 @@
+"""What is known of candidates from a run before, and what has to be found out again?"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paceline.core.errors import ConfigError
+from paceline.optimize.candidate import Candidate
+from paceline.optimize.records import Records, alone
+from paceline.optimize.result import Speed, Status, Tried
+
+INT8 = Candidate(name="int8", title="int8")
+
+
+def tried(status: Status = "rejected", ratio: float = 2.0, low: float = 1.9) -> Tried:
+    speed = Speed(
+        batch=1, threads=1, median_s=1.0, p99_s=1.0, rows_per_s=1.0, ratio=ratio, ratio_low=low, ratio_high=9.0, runs=9
+    )
+    return Tried(candidate=INT8, status=status, reasons=["why"], speeds=[speed])
+
+
+def test_what_was_kept_is_found(tmp_path: Path):
+    Records(tmp_path, {"model": "a"}).keep(tried("accepted"))
+    assert Records(tmp_path, {"model": "a"}).find(INT8) == tried("accepted")
+
+
+def test_another_question_has_another_answer(tmp_path: Path):
+    Records(tmp_path, {"model": "a"}).keep(tried())
+    assert Records(tmp_path, {"model": "b"}).find(INT8) is None
+
+
+def test_a_candidate_that_means_something_else_by_the_same_name_is_not_found(tmp_path: Path):
+    records = Records(tmp_path, {})
+    records.keep(tried())
+    assert records.find(Candidate(name="int8", title="int8", threads=2)) is None
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_what_failed_or_was_skipped_is_tried_again(tmp_path: Path, status: Status):
+    records = Records(tmp_path, {})
+    records.keep(tried(status))
+    assert records.find(INT8) is None
+
+
+def test_what_the_machine_was_too_busy_to_tell_is_tried_again(tmp_path: Path):
+    records = Records(tmp_path, {})
+    records.keep(tried("rejected", ratio=2.0, low=0.8))
+    assert records.find(INT8) is None
+
+
+def test_a_broken_record_is_none(tmp_path: Path):
+    records = Records(tmp_path, {})
+    records.keep(tried())
+    (file,) = tmp_path.glob("*.json")
+    file.write_text(file.read_text()[:100])
+    assert records.find(INT8) is None
+    file.write_text(json.dumps({"key": 1}))
+    assert records.find(INT8) is None
+
+
+def test_a_folder_is_for_one_study_at_a_time(tmp_path: Path):
+    with (
+        alone(tmp_path / "study"),
+        pytest.raises(ConfigError, match="another study works there"),
+        alone(tmp_path / "study"),
+    ):
+        raise AssertionError("two at a time")
+    with alone(tmp_path / "study"):
+        assert (tmp_path / "study").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="not a directory"), alone(tmp_path / "file" / "study"):
+        raise AssertionError("there is no such folder")
