@@ -31,6 +31,11 @@ PROMISED = {
     "batched": "a FastAPI application with and without paceline.batched",
     "load_client": "the client of `paceline bench`: requests/s against wrk's, how late it sends",
     "capacity": "paceline bench --find-capacity against a fine sweep: rate, time",
+    "classical": "scikit-learn, LightGBM and XGBoost: served as ONNX against the library's own call",
+    "keras_cnn": "a Keras network: served as ONNX against predict, and against its SavedModel",
+    "gate": "false accepts of the accuracy gate: candidates whose drop is just above the one allowed",
+    "int8_wide": "8-bit integers: a network of two layers of 2048, ONNX Runtime and OpenVINO, pruned as well",
+    "int8_minilm": "8-bit integers: all-MiniLM-L6-v2, fused as well, ONNX Runtime and OpenVINO",
     "overload": "goodput, rejections, memory and health at 2x, 5x and 10x capacity",
 }
 """What `make bench` runs."""
@@ -41,7 +46,12 @@ DECISIONS = {
 }
 """What a note in docs/decisions/ stands on; run by name."""
 
-_ELSEWHERE = {"peers": "peers.promised:small", "forest": "peers.promised:forest"}
+_ELSEWHERE = {
+    "peers": "peers.promised:small",
+    "forest": "peers.promised:forest",
+    "int8_wide": "quantize:measure_wide",
+    "int8_minilm": "quantize:measure_encoder",
+}
 """What is not `measure` of a module of that name."""
 
 

