@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'paceline[torch]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'paceline[torch]'")
 
-from paceline.core.errors import ConfigError, UnsafeModel  # noqa: E402
+from paceline.core.errors import CannotChange, ConfigError, StepFailed, UnsafeModel  # noqa: E402
 from paceline.core.tensors import TensorSpec  # noqa: E402
 from paceline.optimize import steps  # noqa: E402
 from paceline.optimize.candidate import Made  # noqa: E402
@@ -18,7 +18,6 @@ from paceline.optimize.formats import torch_factory  # noqa: E402
 from paceline.optimize.formats.torch import convert  # noqa: E402
 from paceline.optimize.result import Converted  # noqa: E402
 from paceline.optimize.rows import Rows  # noqa: E402
-from paceline.optimize.steps import CannotChange  # noqa: E402
 from paceline.runtimes.base import load  # noqa: E402
 from support import torch_models  # noqa: E402
 
@@ -198,7 +197,7 @@ def test_what_is_wrong_with_a_factory_is_told(name: str, says: str, tmp_path: Pa
 
 
 def test_a_factory_that_raises_is_told(tmp_path: Path):
-    with pytest.raises(steps.StepFailed, match="no weights"):
+    with pytest.raises(StepFailed, match="no weights"):
         factory(tmp_path, "fails", rows(tmp_path, pixels=PIXELS[:4]))
 
 

@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize import facts
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.transforms import dynamic_batch
 from paceline.runtimes.base import load
 from support.models import save

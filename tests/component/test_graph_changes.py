@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize import facts
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.transforms import graph
 from paceline.runtimes.base import load
 from paceline.runtimes.options import RuntimeOptions

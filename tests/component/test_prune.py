@@ -11,9 +11,9 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from paceline.config.processor import Processor
+from paceline.core.errors import CannotChange
 from paceline.optimize.facts import read
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.transforms import calibrate, prune
 from paceline.optimize.transforms.channels import groups
 from paceline.optimize.transforms.importance import by_size

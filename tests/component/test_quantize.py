@@ -10,9 +10,9 @@ from onnx import TensorProto as T
 from onnx import helper
 
 from paceline.config.processor import Processor
+from paceline.core.errors import CannotChange
 from paceline.optimize.facts import read
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.transforms import exclude, quantize
 from support import models, trained
 

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paceline.core.errors import ConfigError, UnsafeModel
+from paceline.core.errors import CannotChange, ConfigError, UnsafeModel
 from paceline.optimize.formats.sklearn import convert
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.runtimes.base import load
 from support.boosters import CANCER, IRIS, estimator, holes
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paceline.core.errors import ModelFailed, ModelLoadError, UnsafeModel
+from paceline.core.errors import CannotChange, ModelFailed, ModelLoadError, UnsafeModel
 from paceline.core.tensors import DataType, Tensors
 from paceline.optimize.formats import keras as keras_format
 from paceline.optimize.formats import savedmodel
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.runtimes.base import load
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.tensorflow import TensorFlowModel

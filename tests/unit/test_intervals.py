@@ -90,3 +90,19 @@ def test_how_many_times_the_rows_it_takes():
     times = intervals.factor_needed(lambda times: -0.02 / math.sqrt(times), -0.01)
     assert times == pytest.approx(4.0, rel=0.02)
     assert intervals.factor_needed(lambda _: -1.0, -0.01) is None
+
+
+@pytest.mark.parametrize("rows", [30, 100])
+def test_a_rate_of_one_that_never_varies_is_not_certain(rows: int):
+    def perfect(weights):
+        return np.ones(len(weights))
+
+    found = intervals.paired_rates(perfect, perfect, rows, seed=0)
+    assert found.low < -1.0 / rows
+    assert found.high > 1.0 / rows
+
+
+def test_numbers_that_overflow_when_squared_end_in_an_interval():
+    huge = 1e300 * np.random.default_rng(0).standard_normal(50)
+    found = intervals.bootstrap(lambda weights: weights @ huge / weights.sum(axis=1), 50, seed=0)
+    assert found.low < found.high

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from paceline.core.errors import ModelLoadError
-from paceline.optimize import files
+from paceline.runtimes import model_files
 from support import models
 
 onnx = pytest.importorskip("onnx", reason="the models are ONNX files")
@@ -21,20 +21,20 @@ def with_external_data(folder: Path) -> Path:
 
 def test_a_single_file_has_the_hash_of_its_bytes(tmp_path: Path):
     path = models.mlp(tmp_path / "m.onnx")
-    assert files.files_of(path) == [path]
-    assert files.digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert files.size_bytes(path) == path.stat().st_size
+    assert model_files.files_of(path) == [path]
+    assert model_files.digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model_files.size_bytes(path) == path.stat().st_size
 
 
 def test_external_data_belongs_to_the_model(tmp_path: Path):
     path = with_external_data(tmp_path / "a")
-    assert files.files_of(path) == [path, path.parent / "m.data"]
-    before = files.digest(path)
+    assert model_files.files_of(path) == [path, path.parent / "m.data"]
+    before = model_files.digest(path)
     data = path.parent / "m.data"
     data.write_bytes(data.read_bytes()[:-4] + b"\1\2\3\4")
-    assert files.digest(path) != before
-    copied = files.copy(path, tmp_path / "b")
-    assert files.digest(copied) == files.digest(path)
+    assert model_files.digest(path) != before
+    copied = model_files.copy(path, tmp_path / "b")
+    assert model_files.digest(copied) == model_files.digest(path)
 
 
 def test_a_folder_is_all_of_its_files_and_their_names(tmp_path: Path):
@@ -42,21 +42,21 @@ def test_a_folder_is_all_of_its_files_and_their_names(tmp_path: Path):
         (tmp_path / name / "variables").mkdir(parents=True)
         (tmp_path / name / "saved_model.pb").write_bytes(b"graph")
         (tmp_path / name / "variables" / variable).write_bytes(b"weights")
-    one, two = (files.digest(tmp_path / name) for name in ("one", "two"))
+    one, two = (model_files.digest(tmp_path / name) for name in ("one", "two"))
     assert one != two
-    assert files.digest(files.copy(tmp_path / "one", tmp_path / "copy")) == one
+    assert model_files.digest(model_files.copy(tmp_path / "one", tmp_path / "copy")) == one
 
 
 def test_a_change_is_seen_although_hashes_are_kept(tmp_path: Path):
     path = tmp_path / "rows.npz"
     path.write_bytes(b"one")
-    first = files.digest(path)
+    first = model_files.digest(path)
     path.write_bytes(b"other")
-    assert files.digest(path) != first
+    assert model_files.digest(path) != first
 
 
 def test_what_is_no_file_counts_as_its_text():
-    assert files.digest(Path("models:make")) != files.digest(Path("models:make2"))
+    assert model_files.digest(Path("models:make")) != model_files.digest(Path("models:make2"))
 
 
 def test_data_outside_of_the_folder_is_refused(tmp_path: Path):
@@ -67,4 +67,4 @@ def test_data_outside_of_the_folder_is_refused(tmp_path: Path):
     (tmp_path / "secret").write_bytes(b"0" * 100_000)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelLoadError, match="not in the model's folder"):
-        files.digest(path)
+        model_files.digest(path)

@@ -236,3 +236,16 @@ def test_a_drop_just_above_the_budget_is_accepted_in_one_of_twenty_cases_at_most
 def test_without_a_drop_enough_rows_are_accepted(metric: str):
     budget = planted.BUDGETS.get(metric, planted.BUDGET)
     assert planted.accepted(populations()[metric], budget, 5000, 20, seed=2, drop=0.0) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ([[np.inf], [0.1], [0.2]], [[3e38], [99.0], [99.0]], False),
+        ([[-np.inf], [0.1], [0.2]], [[-np.inf], [0.1], [0.2]], True),
+        ([[1e6, 0.5], [1e6, 0.4]], [[1e6, 0.6], [1e6, 0.4]], False),
+        ([[1e6, 0.5], [1e6, 0.4]], [[1e6 + 1, 0.5], [1e6, 0.4]], True),
+    ],
+)
+def test_answers_are_the_same_column_by_column(old: list[list[float]], new: list[list[float]], same: bool):
+    assert gate.are_same({"y": np.array(old)}, {"y": np.array(new)}) is same

@@ -158,6 +158,15 @@ def test_103_a_model_outside_of_the_folder_is_refused(tmp_path, name):
     assert "is not in the bundle's folder, and is not read" in refused(folder)
 
 
+@pytest.mark.parametrize("name", ["code.py", "model.R", "pipeline.toml"])
+def test_code_is_no_model_of_a_bundle(tmp_path, name):
+    folder = make(tmp_path / "b")
+    (folder / name).write_text("")
+    edit(folder, "model", name)
+    with pytest.raises(ModelLoadError, match="is code, and no model"):
+        bundle.read(folder)
+
+
 def test_103_hashes_are_not_taken_of_files_outside_of_the_folder(tmp_path):
     folder = make(tmp_path / "b")
     edit(folder, "provenance.sha256", {"../../etc/passwd": "0"})

@@ -18,6 +18,7 @@ from paceline.core.errors import (
     ModelLoadError,
     PacelineError,
     RuntimeUnavailable,
+    StepFailed,
     Unreachable,
     UnsafeModel,
 )
@@ -29,6 +30,7 @@ EXIT_BY_ERROR: Mapping[type[PacelineError], int] = {
     RuntimeUnavailable: 4,
     UnsafeModel: 6,  # also a ModelLoadError
     ModelLoadError: 4,
+    StepFailed: 4,
     AddressUnavailable: 5,
 }
 

@@ -20,6 +20,8 @@ PacelineError
 |- ModelLoadError       the operator: the model file is missing, corrupt or unsupported
 |  `- UnsafeModel            reading it could run any code, and the operator has not allowed that
 |- AddressUnavailable   the operator: the port is taken or not permitted
+|- CannotChange         nobody: a change of the optimizer does not apply to this model
+|- StepFailed           the operator: what runs in a process of its own while a model is optimized raised, died or hung
 |- GeneratorFailed      the operator: a load test does not reach its target, or its client died
 `- InternalError        us
 
@@ -224,6 +226,18 @@ class AddressUnavailable(PacelineError):
     """The address cannot be bound."""
 
     code = "address_unavailable"
+
+
+class CannotChange(PacelineError):
+    """A change does not apply to this model; the message says why."""
+
+    code = "cannot_change"
+
+
+class StepFailed(PacelineError):
+    """A process of the optimizer raised, died or took too long."""
+
+    code = "step_failed"
 
 
 class GeneratorFailed(PacelineError):

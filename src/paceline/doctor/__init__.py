@@ -6,6 +6,6 @@ Rules:
 - What cannot be read is not judged: another kernel, or nobody's business. No check changes anything.
 - A finding that is no `ok` says what to do. Numbers that are reasons are told, not hidden in a verdict.
 
-The parts: `host.py` and `finding.py` are the nouns; `processor.py`, `limits.py`, `memory.py`, `kernel.py`,
+The parts: `host.py` and `finding.py` are the nouns; `processor.py`, `limits.py`, `memory.py`,
 `variables.py` and `software.py` hold the checks; `examination.py` runs them; `measuring.py` tries the machine out.
 """

@@ -139,7 +139,8 @@ def _commands(path: Path, found: Format, report: Report) -> None:
     report.extra = found.extra
     leave = " --allow-pickle" if needs_leave else ""
     report.serve = f"paceline serve {_quoted(str(path))}{leave}"
-    report.optimize = f"paceline optimize {_quoted(str(path))} {_DATA}{leave}"
+    if found.converts:
+        report.optimize = f"paceline optimize {_quoted(str(path))} {_DATA}{leave}"
 
 
 def _is_refused(path: Path, found: Format, report: Report) -> bool:

@@ -15,6 +15,7 @@ from paceline.inspection.archive import Archive
 from paceline.inspection.documents import NotJson, at, decoded, items, objects, word
 from paceline.inspection.names import judge
 from paceline.inspection.report import Report, Tensor, counted, listed
+from paceline.runtimes.keras_file import PACKAGES
 
 _MOST_CONFIG_BYTES: Final = 64 << 20
 _MOST_METADATA_BYTES: Final = 1 << 16
@@ -23,7 +24,6 @@ _TYPES: Final = {
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
 }  # fmt: skip
-_OF_KERAS: Final = ("keras", "tensorflow.keras", "tf_keras", "keras_hub", "keras_nlp", "keras_cv", "builtins")
 _READ_FILES: Final = {"TFSMLayer": "filepath", "StringLookup": "vocabulary", "IntegerLookup": "vocabulary",
                       "TextVectorization": "vocabulary"}  # fmt: skip
 # Of Keras, and no part of a model: they have been used to fetch and to write files.
@@ -108,7 +108,7 @@ def _judge(config: Any, report: Report) -> None:
             )
         elif kind in _READ_FILES and isinstance(at(each, "config", _READ_FILES[kind]), str):
             report.find("unsafe", f"layer {name} ({kind}) reads a file that the model names")
-        elif module and not module.startswith(_OF_KERAS):
+        elif module and module.partition(".")[0] not in PACKAGES:
             _judge_foreign(module, kind, report, custom)
         elif module.startswith(_NO_PART) and kind in ("function", "type"):
             report.find("unsafe", f"it names {module}.{word(each, 'config')}, which is no part of a model")

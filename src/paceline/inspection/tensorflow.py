@@ -13,6 +13,7 @@ from typing import Final
 from paceline.core.errors import ModelLoadError
 from paceline.inspection import wire
 from paceline.inspection.report import Report, Tensor, by_count, listed
+from paceline.runtimes.savedmodel_file import REACHES_OUT
 
 _MOST_NODES: Final = 1_000_000
 _TYPES: Final[dict[int, tuple[str, int]]] = {
@@ -20,15 +21,6 @@ _TYPES: Final[dict[int, tuple[str, int]]] = {
     8: ("COMPLEX64", 8), 9: ("INT64", 8), 10: ("BOOL", 1), 14: ("BF16", 2), 17: ("UINT16", 2), 19: ("FP16", 2),
     20: ("resource", 0), 21: ("variant", 0), 22: ("UINT32", 4), 23: ("UINT64", 8),
 }  # fmt: skip
-_FILES: Final = frozenset(
-    {"ReadFile", "WriteFile", "MatchingFiles", "ImmutableConst", "WholeFileReader", "WholeFileReaderV2", "PrintV2",
-     "TextLineReader", "TextLineReaderV2", "TFRecordReader", "TFRecordReaderV2", "TextLineDataset", "TFRecordDataset",
-     "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "SaveDataset", "SaveDatasetV2", "LoadDataset",
-     "SnapshotDataset", "SnapshotDatasetV2", "CacheDataset", "CacheDatasetV2", "CreateSummaryFileWriter",
-     "DebugIdentity", "DebugIdentityV2"}
-)  # fmt: skip
-_PYTHON: Final = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"})
-_NETWORK: Final = frozenset({"RpcServer", "RpcClient", "RpcCall", "CollectiveReduce", "DataServiceDatasetV4"})
 _SAVED_FOR_LOADING: Final = "__saved_model_init_op"
 
 
@@ -123,10 +115,9 @@ def _variables(objects: memoryview, report: Report) -> None:
 
 def _judge(operators: dict[str, int], folder: Path, report: Report) -> None:
     names = set(operators)
-    for kinds, what in ((_PYTHON, "call Python code"), (_FILES, "read or write files"), (_NETWORK, "use the network")):
-        found = sorted(names & kinds)
-        if found:
-            report.find("unsafe", f"operators that {what} when it runs: {listed(found)}", "do not serve it unread")
+    found = [f"{name} {REACHES_OUT[name]}" for name in sorted(names & REACHES_OUT.keys())]
+    if found:
+        report.find("unsafe", f"when it runs, {listed(found)}", "do not serve it unread")
     reads = sorted(name for name in names if name.startswith("InitializeTableFromTextFile"))
     if reads and not any((folder / "assets").glob("*")):
         report.find("unsafe", f"tables that are filled from files, and the model has none: {listed(reads)}")

@@ -36,7 +36,9 @@ def relative_error(old: Outputs, new: Outputs) -> Comparison:
 def _relative(old: Floats, new: Floats) -> Statistic:
     change, size = by_row(np.abs(new - old)), by_row(np.abs(old - old.mean(axis=0)))
     if not size.any():
-        size = by_row(np.abs(old))
+        size = by_row(
+            np.maximum(np.abs(old), float(not old.any()))
+        )  # beside zeros alone, an error is as large as it is
     mean_change, mean_size = mean_of(change), mean_of(size)
     tiny = float(np.finfo(np.float64).tiny)
     return lambda weights: mean_change(weights) / np.maximum(mean_size(weights), tiny)

@@ -8,19 +8,20 @@ Rules:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from paceline.optimize import files
 from paceline.optimize.result import Study, Tried
-from paceline.runtimes import bundle
+from paceline.runtimes import bundle, model_files
 from paceline.runtimes.bundle import Bundle, Provenance
 
 _PREFIX: Final = "model-"
 _UNFINISHED: Final = ".part"
+_OURS: Final = re.compile(r"model-[0-9a-f]{12}")
 
 
 def write(out: Path, name: str, model: Path, chosen: Tried, study: Study) -> None:
@@ -33,11 +34,12 @@ def write(out: Path, name: str, model: Path, chosen: Tried, study: Study) -> Non
     Raises:
         OSError: it cannot be written.
     """
-    place = f"{_PREFIX}{files.digest(model)[:12]}"
-    if not (out / place).exists():
+    place = f"{_PREFIX}{model_files.digest(model)[:12]}"
+    if not _is_whole(out / place / model.name, model):
         part = out / f".{place}{_UNFINISHED}"
         shutil.rmtree(part, ignore_errors=True)
-        files.copy(model, part)
+        model_files.copy(model, part)
+        shutil.rmtree(out / place, ignore_errors=True)
         os.replace(part, out / place)
     inside = f"{place}/{model.name}"
     bundle.write(
@@ -59,8 +61,14 @@ def write(out: Path, name: str, model: Path, chosen: Tried, study: Study) -> Non
         ),
     )
     for other in out.glob(f"{_PREFIX}*"):
-        if other.name != place and other.is_dir():
+        # Whatever else is called so is not ours.
+        if other.name != place and _OURS.fullmatch(other.name) and other.is_dir() and not other.is_symlink():
             shutil.rmtree(other)
+
+
+def _is_whole(copied: Path, model: Path) -> bool:
+    """Whether it was copied before, and nothing has changed it since: what is written into a bundle is vouched for."""
+    return copied.exists() and model_files.digest(copied) == model_files.digest(model)
 
 
 def _evidence(chosen: Tried, study: Study) -> dict[str, Any]:

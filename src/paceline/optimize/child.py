@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from paceline.core.errors import PacelineError, RuntimeUnavailable
+from paceline.core.errors import PacelineError, RuntimeUnavailable, StepFailed
 from paceline.optimize.process import Line
-from paceline.optimize.steps import ASKED, OUTCOME, PACKAGE, Asked, Outcome, StepFailed, write_whole
+from paceline.optimize.steps import ASKED, OUTCOME, PACKAGE, Asked, Outcome, write_whole
 
 
 class _Progress(io.TextIOBase):

@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize.result import Equality
-from paceline.optimize.steps import CannotChange
 
 TOLERANCE: Final = 1e-5
 

@@ -102,9 +102,11 @@ def judge(
     allowed = drop.allowed(metric, itself.old)
     if broken := _broken(old, new):
         return _refused(metric, itself, allowed, rows, broken)
-    if are_same(old, new):
-        return _unchanged(metric, metric.compare(old, new, rows), allowed, rows)
-    return _weighed(metric, metric.compare(old, new, rows), allowed, rows, seed)
+    found = metric.compare(old, new, rows)
+    # One huge row hides what happens to the others; the metric does not.
+    if are_same(old, new) and found.worth >= -max(allowed, 1e-6 * max(abs(found.old), 1.0)):
+        return _unchanged(metric, found, allowed, rows)
+    return _weighed(metric, found, allowed, rows, seed)
 
 
 def check_answers(old: Outputs, rows: Rows) -> None:
@@ -125,7 +127,7 @@ def check_answers(old: Outputs, rows: Rows) -> None:
 
 
 def are_same(old: Outputs, new: Outputs) -> bool:
-    """Whether all answers are the same, but for rounding: to 1e-5 of the largest number of an output.
+    """Whether all answers are the same, but for rounding: to 1e-5 of the largest number of a column.
 
     There have to be numbers: that classes are the same on a few rows says little of those on others.
     """
@@ -322,7 +324,12 @@ def _is_same(old: Array, new: Array) -> bool:
     if old.dtype.kind != "f":
         return bool(np.all(old == new))
     was, now = old.astype(np.float64), new.astype(np.float64)
-    return bool(np.abs(was - now).max(initial=0.0) <= _ROUNDING * np.abs(was).max(initial=0.0))
+    there = np.isfinite(was)
+    if not np.array_equal(was[~there], now[~there], equal_nan=True):
+        return False
+    was, now = np.where(there, was, 0.0), np.where(there, now, 0.0)
+    size = np.abs(was).max(axis=0, keepdims=True, initial=0.0)  # of a column: they may be of different units
+    return bool((np.abs(was - now) <= _ROUNDING * size).all())
 
 
 def _is_missing(array: Array, row: int) -> bool:

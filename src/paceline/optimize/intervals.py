@@ -117,18 +117,19 @@ def paired_rates(
     one = np.ones((1, rows))
     was, now = float(old(one)[0]), float(new(one)[0])
     end = 2.0 / rows**2  # half of what one pair of rows is, at most, of an AUC
-    was_low, was_high = _by_logits(was, values[0], end)
-    now_low, now_high = _by_logits(now, values[1], end)
-    spreads = float(values[0].std() * values[1].std())
-    related = (
-        float(np.mean((values[0] - values[0].mean()) * (values[1] - values[1].mean()))) / spreads if spreads else 0.0
-    )
+    was_low, was_high = _by_logits(was, values[0], end, rows)
+    now_low, now_high = _by_logits(now, values[1], end, rows)
+    related = _correlation(values[0], values[1])
     low = _joined(now - now_low, was_high - was, related)
     high = _joined(now_high - now, was - was_low, related)
     return Interval(now - was - low, now - was + high)
 
 
-def _by_logits(seen: float, values: Floats, end: float) -> Interval:
+def _by_logits(seen: float, values: Floats, end: float, rows: int) -> Interval:
+    if not values.std():
+        # Nothing varied, as at an AUC of 1: that few rows show nothing else does not mean that there is nothing.
+        wide = Z**2 / (rows + Z**2)
+        return Interval(max(seen - wide, 0.0), min(seen + wide, 1.0))
     spread = float(np.std([_logit(each, end) for each in values.tolist()]))
     middle = _logit(seen, end)
     low, high = (1.0 / (1.0 + math.exp(-(middle + sign * Z * spread))) for sign in (-1.0, 1.0))
@@ -223,5 +224,6 @@ def _acceleration(statistic: Statistic, rows: int) -> float:
         without.append(statistic((group_of[None, :] != left_out).astype(np.float64)))
     values = np.concatenate(without)
     apart = np.nanmean(values) - values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
+    apart = apart / (float(np.abs(apart).max()) or 1.0)  # the skewness is the same, and no power overflows
     squares = float((apart**2).sum())
     return float((apart**3).sum()) / (6.0 * squares**1.5) if squares > 0.0 else 0.0

@@ -21,7 +21,6 @@ from paceline.config.machine import usable_cores
 from paceline.core.errors import ConfigError, PacelineError
 from paceline.core.tensors import TensorSpec
 from paceline.optimize import data, gate, measure, metrics
-from paceline.optimize.files import size_bytes
 from paceline.optimize.metrics import Metric
 from paceline.optimize.predictor import Predictor
 from paceline.optimize.result import Tried
@@ -30,6 +29,7 @@ from paceline.optimize.source import Source, Steps, export_factory
 from paceline.optimize.space import original
 from paceline.optimize.trial import Baseline, fastest, timing_s
 from paceline.optimize.wanted import Budget, Progress, Wanted
+from paceline.runtimes.model_files import size_bytes
 from paceline.runtimes.options import RuntimeOptions
 
 _ANSWERS_SHARE: Final = 0.1

@@ -17,11 +17,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from paceline.core.errors import ModelLoadError, PacelineError, RuntimeUnavailable, UnsafeModel
+from paceline.core.errors import ModelLoadError, PacelineError, RuntimeUnavailable, StepFailed, UnsafeModel
 from paceline.core.tensors import DATATYPES, Array, Signature, TensorSpec
 from paceline.optimize.process import Gone, Process
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import StepFailed
 from paceline.runtimes.options import RuntimeOptions
 
 _LOG: Final = "log.txt"

@@ -21,6 +21,7 @@ from paceline.optimize.trial import Bench, built, timing_s, too_slow
 _MOST: Final = 4
 _LOADING_S: Final = 2.0
 _TIMES: Final = 2.0
+_ONCE_S: Final = 0.01
 
 
 def foreseen_s(bench: Bench) -> float:
@@ -67,10 +68,20 @@ def _timed(loaded: Sequence[tuple[Tried, Predictor]], bench: Bench) -> None:
             predictors, bench.evaluation, batch=bench.batch, seconds=_TIMES * timing_s(bench.budget)
         )
     except PacelineError:
-        return  # what is known of them stands: each has passed by itself
+        _put_out_the_failed(loaded, bench)
+        return
     bench.baseline.saw(baseline)
     for (tried, _), each in zip(loaded, runs, strict=True):
         _put_down(tried, baseline, each)
+
+
+def _put_out_the_failed(loaded: Sequence[tuple[Tried, Predictor]], bench: Bench) -> None:
+    """What is known of the others stands: each has passed by itself."""
+    for tried, predictor in loaded:
+        try:
+            predictor.time(bench.evaluation, batch=bench.batch, seconds=_ONCE_S)
+        except PacelineError as error:
+            _out(tried, error.message)
 
 
 def _put_down(tried: Tried, baseline: Runs, runs: Runs) -> None:

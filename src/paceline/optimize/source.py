@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from paceline.core.errors import ConfigError, ModelLoadError, PacelineError, UnsafeModel
+from paceline.core.errors import ConfigError, ModelLoadError, PacelineError, StepFailed, UnsafeModel
 from paceline.optimize import steps
 from paceline.optimize.candidate import Change, Made
 from paceline.optimize.facts import Facts
@@ -103,7 +103,7 @@ class Steps:
         """
         path = self.place(call, arguments) / file
         if not path.exists():
-            raise steps.StepFailed(f"{call}: it has not written {file}")
+            raise StepFailed(f"{call}: it has not written {file}")
         return path
 
     def place(self, call: str, arguments: dict[str, Any]) -> Path:
@@ -147,7 +147,7 @@ def open_source(given: str, *, allow_pickle: bool) -> Source:
     if is_service(path) and path.suffix.lower() in (".py", ".r", ".toml"):
         raise ConfigError(f"{path}: code, which is served as it is", hint="optimize the model that it loads")
     found = identify(path)
-    if found.name not in _CONVERTERS and found.name != "onnx":
+    if not found.converts:
         raise ConfigError(f"{path}: {found.title} is served as it is", hint="optimize the model that it was made from")
     if found.is_pickle and not allow_pickle:
         raise UnsafeModel(

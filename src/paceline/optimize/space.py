@@ -32,7 +32,6 @@ _DEFAULT: Final = RuntimeOptions()
 _KINDS: Final[dict[str, int]] = {
     "dynamic_batch": 0,
     "graph": 1,
-    "precision": 2,
     "prune": 2,
     "quantize": 3,
     "exclude": 3,
@@ -41,7 +40,6 @@ _CALIBRATED: Final = ("quantize:static", "exclude:", "prune:")
 _COSTS: Final[dict[str, int]] = {
     "dynamic_batch": 0,
     "graph": 1,
-    "precision": 1,
     "quantize:dynamic": 1,
     "quantize": 2,
     "prune": 3,

@@ -23,9 +23,17 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from paceline.config.machine import usable_cores
-from paceline.core.errors import ConfigError, ModelLoadError, PacelineError, RuntimeUnavailable, UnsafeModel
-from paceline.optimize.files import digest
+from paceline.core.errors import (
+    CannotChange,
+    ConfigError,
+    ModelLoadError,
+    PacelineError,
+    RuntimeUnavailable,
+    StepFailed,
+    UnsafeModel,
+)
 from paceline.optimize.process import Gone, Process
+from paceline.runtimes.model_files import digest
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -43,20 +51,9 @@ _LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
     "keras": ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx"),
     "savedmodel": ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx"),
     "torch": ("torch", "onnxscript"),
-    "graph": ("onnxslim", "openvino"),
+    "torch_factory": ("torch", "onnxscript"),
+    "graph": ("openvino",),
 }
-
-
-class CannotChange(PacelineError):
-    """A step does not apply to this model; the message says why."""
-
-    code = "cannot_change"
-
-
-class StepFailed(PacelineError):
-    """A step's process raised, died or took too long."""
-
-    code = "step_failed"
 
 
 class Asked(msgspec.Struct):

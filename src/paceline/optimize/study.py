@@ -23,7 +23,7 @@ from paceline import __version__
 from paceline.config.machine import usable_memory_bytes
 from paceline.config.processor import processor
 from paceline.core.errors import ConfigError, PacelineError
-from paceline.optimize import bundling, files, pareto, run_off, space, steps
+from paceline.optimize import bundling, pareto, run_off, space, steps
 from paceline.optimize.candidate import Candidate
 from paceline.optimize.opening import Opener, Opening
 from paceline.optimize.records import Records, alone
@@ -31,6 +31,7 @@ from paceline.optimize.result import SCHEMA, Study, Tried
 from paceline.optimize.source import Onnx, Source, Steps, open_source, to_onnx
 from paceline.optimize.trial import Bench, built, timing_s, trial
 from paceline.optimize.wanted import Budget, Progress, Wanted
+from paceline.runtimes import model_files
 from paceline.runtimes.bundle import this_machine
 
 _ROUNDS: Final = 2  # of combinations: pairs, then what refines the best pairs
@@ -204,8 +205,8 @@ class _Study:
             source={
                 "file": Path(wanted.model).name,
                 "format": self._source.title,
-                "size_bytes": files.size_bytes(native),
-                "sha256": files.digest(native),
+                "size_bytes": model_files.size_bytes(native),
+                "sha256": model_files.digest(native),
             },
             data={
                 "file": wanted.data.name,
@@ -238,9 +239,9 @@ class _Study:
         """Everything that a candidate's result depends on, besides the candidate."""
         assert bench.onnx is not None
         return {
-            "native": files.digest(bench.native),
-            "onnx": files.digest(bench.onnx),
-            "rows": [files.digest(bench.calibration), bench.evaluation.digest()],
+            "native": model_files.digest(bench.native),
+            "onnx": model_files.digest(bench.onnx),
+            "rows": [model_files.digest(bench.calibration), bench.evaluation.digest()],
             "metric": bench.metric.name,
             "max_drop": None if bench.max_drop is None else str(bench.max_drop),
             "batches": [bench.batch, *bench.batches],

@@ -17,11 +17,10 @@ from typing import Final
 
 import numpy as np
 
-from paceline.core.errors import ConfigError, PacelineError
+from paceline.core.errors import CannotChange, ConfigError, PacelineError
 from paceline.core.tensors import Array
 from paceline.optimize import gate, measure
 from paceline.optimize.candidate import Candidate, Made
-from paceline.optimize.files import size_bytes
 from paceline.optimize.gate import Drop
 from paceline.optimize.measure import WORTH_IT, Runs
 from paceline.optimize.metrics import Metric
@@ -29,8 +28,8 @@ from paceline.optimize.predictor import Predictor
 from paceline.optimize.result import Speed, Tried
 from paceline.optimize.rows import Rows
 from paceline.optimize.source import OPEN_BATCH, Steps
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.wanted import Budget, Progress
+from paceline.runtimes.model_files import size_bytes
 
 _LEAST_S: Final = 0.5
 _MOST_S: Final = 4.0

@@ -8,9 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,12 +22,13 @@ from paceline.config.setting import BadValue, shown
 from paceline.config.settings import SETTINGS
 from paceline.core.errors import ModelLoadError
 from paceline.runtimes.formats import BUNDLE, identify
+from paceline.runtimes.model_files import beside, sha256
 from paceline.runtimes.options import RuntimeOptions
 
 SCHEMA = 1
 
+_CODE: Final = (".py", ".r", ".toml")
 _MOST_BYTES: Final = 16 << 20
-_CHUNK_BYTES: Final = 1 << 20
 _MOST_SHOWN: Final = 200
 _HINT: Final = "a bundle is made by `paceline optimize`, and moved as a whole"
 _DISTRIBUTIONS: Final = {
@@ -161,7 +161,7 @@ def hashes(folder: Path, model: str) -> dict[str, str]:
     Raises:
         ModelLoadError: one leads out of the folder, or cannot be read.
     """
-    return {name: _sha256(inside(folder, name)) for name in _files(folder, model)}
+    return {name: sha256(inside(folder, name)) for name in _files(folder, model)}
 
 
 def this_machine() -> dict[str, Any]:
@@ -221,6 +221,8 @@ def _check(folder: Path, bundle: Bundle) -> None:
         raise _wrong(folder, f"name: {error}") from None
     if not inside(folder, bundle.model).exists():
         raise _wrong(folder, f"model: '{_plain(bundle.model)}' is not there")
+    if Path(bundle.model).suffix.lower() in _CODE:
+        raise _wrong(folder, f"model: '{_plain(bundle.model)}' is code, and no model")
     for name in bundle.provenance.sha256:
         inside(folder, name)
     for name, value in bundle.settings.items():
@@ -238,19 +240,10 @@ def _check(folder: Path, bundle: Bundle) -> None:
 def _files(folder: Path, model: str) -> list[str]:
     """The names of a model's files, in order."""
     path = inside(folder, model)
-    found = sorted(path.rglob("*")) if path.is_dir() else [path, *_weights_beside(path)]
+    found = sorted(path.rglob("*")) if path.is_dir() else [path, *beside(path)]
     # Links are looked at here, whether they lead to a file or a folder: what reads the model would follow both.
     names = [str(each.relative_to(folder)) for each in found]
     return [name for name in names if not inside(folder, name).is_dir()]
-
-
-def _weights_beside(path: Path) -> Iterator[Path]:
-    if path.suffix.lower() == ".xml" and path.with_suffix(".bin").exists():
-        yield path.with_suffix(".bin")
-    if path.suffix.lower() == ".onnx" and path.is_file():
-        from paceline.runtimes.onnx_file import check
-
-        yield from check(path)
 
 
 def _changed(bundle: Bundle, folder: Path) -> list[str]:
@@ -260,7 +253,7 @@ def _changed(bundle: Bundle, folder: Path) -> list[str]:
     for name in there:
         if name not in told:
             lines.append(f"{_plain(name)}: not a file that was measured")
-        elif _sha256(inside(folder, name)) != told[name].lower():
+        elif sha256(inside(folder, name)) != told[name].lower():
             lines.append(f"{_plain(name)}: not as it was measured: its SHA-256 is another")
     return lines + [f"{_plain(name)}: was measured, and is not there" for name in told if name not in there]
 
@@ -274,17 +267,6 @@ def _other_versions(bundle: Bundle, folder: Path) -> list[str]:
         if told is not None and told != here:
             lines.append(f"{package}: measured with {_short(told)}, here {here or 'it is not installed'}")
     return lines
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                sha.update(chunk)
-    except OSError as error:
-        raise ModelLoadError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    return sha.hexdigest()
 
 
 def _wrong(folder: Path, what: str) -> ModelLoadError:

@@ -35,6 +35,7 @@ class Format:
         other_runtimes: that read it as well.
         extra: of this package, that installs what is needed.
         is_pickle: loading it may run any code.
+        converts: the optimizer takes it.
         fits: tells by the first bytes of a file whose ending several formats share.
     """
 
@@ -46,6 +47,7 @@ class Format:
     other_runtimes: tuple[Runtime, ...] = ()
     extra: str | None = None
     is_pickle: bool = False
+    converts: bool = True
     fits: Callable[[bytes], bool] = lambda _: True
 
     def matches(self, path: Path) -> bool:
@@ -65,7 +67,9 @@ def _holds(*words: bytes) -> Callable[[bytes], bool]:
 
 FORMATS: Final[Sequence[Format]] = (
     Format("onnx", "ONNX", (".onnx",), runtime="onnxruntime", other_runtimes=("openvino",)),
-    Format("openvino", "OpenVINO IR", (".xml",), runtime="openvino", extra="openvino", fits=_holds(b"<net")),
+    Format(
+        "openvino", "OpenVINO IR", (".xml",), runtime="openvino", extra="openvino", converts=False, fits=_holds(b"<net")
+    ),
     Format("savedmodel", "TensorFlow SavedModel", mark="saved_model.pb", runtime="tensorflow", extra="tensorflow"),
     Format("keras", "Keras", (".keras",), runtime="tensorflow", extra="tensorflow", fits=_starts(b"PK")),
     Format("pt2", "torch.export", (".pt2",), runtime="torch", extra="torch", fits=_starts(b"PK")),

@@ -23,7 +23,7 @@ _CONFIG: Final = "config.json"
 _MOST_CONFIG_BYTES: Final = 64 << 20
 _MOST_RATIO: Final = 100
 _SMALL_BYTES: Final = 16 << 20
-_PACKAGES: Final = frozenset({"keras", "keras_hub", "builtins"})
+PACKAGES: Final = frozenset({"keras", "keras_hub", "builtins"})
 """Where classes may come from; `builtins` are Keras's own functions, which have only a name."""
 _HOLDS_CODE: Final = frozenset({"Lambda", "__lambda__"})
 _LOADS_MORE: Final = frozenset({"TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
@@ -81,7 +81,7 @@ def _require_harmless(path: Path, made: dict[str, Any]) -> None:
     if name in _LOADS_MORE:
         raise UnsafeModel(f"{path}: holds a layer {name}, which loads a model from elsewhere")
     module = made.get("module")
-    known = isinstance(module, str) and module.partition(".")[0] in _PACKAGES
+    known = isinstance(module, str) and module.partition(".")[0] in PACKAGES
     # What has no module at all is a plain value, such as `__tuple__`, or of a version before there were any.
     if "module" in made and not known and not name.startswith("__"):
         where = f" of {module}" if module else ""

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +18,28 @@ FILE: Final = "saved_model.pb"
 TAG: Final = "serve"
 """Of the graph that is meant for serving."""
 
-_REACHES_OUT: Final = {
-    "ReadFile": "reads files",
-    "WriteFile": "writes files",
-    "MatchingFiles": "lists files",
-    "PyFunc": "calls Python",
-    "PyFuncStateless": "calls Python",
-    "EagerPyFunc": "calls Python",
-}
+_FILLS_TABLE: Final = "InitializeTableFromTextFile"
+
+REACHES_OUT: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("MatchingFiles",), "lists files"),
+    **dict.fromkeys(
+        ("ReadFile", "ImmutableConst", "WholeFileReader", "WholeFileReaderV2", "TextLineReader", "TextLineReaderV2",
+         "TFRecordReader", "TFRecordReaderV2", "FixedLengthRecordReader", "FixedLengthRecordReaderV2",
+         "TextLineDataset", "TFRecordDataset", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2",
+         "LoadDataset"),
+        "reads files",
+    ),
+    **dict.fromkeys(
+        ("WriteFile", "SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "CacheDataset",
+         "CacheDatasetV2", "CreateSummaryFileWriter", "DebugIdentity", "DebugIdentityV2", "PrintV2"),
+        "may write files",
+    ),
+    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"), "calls Python"),
+    **dict.fromkeys(
+        ("RpcServer", "RpcClient", "RpcCall", "CollectiveReduce", "DataServiceDatasetV4"), "uses the network"
+    ),
+}  # fmt: skip
+"""Operators that reach for more than tensors, and how."""
 
 
 def check(folder: Path) -> None:
@@ -37,14 +51,17 @@ def check(folder: Path) -> None:
     """
     graph = _graph_for_serving(folder)
     for operator in _operators(graph):
-        if operator in _REACHES_OUT:
+        if operator in REACHES_OUT:
             raise UnsafeModel(
-                f"{folder}: the operator {operator} {_REACHES_OUT[operator]}",
+                f"{folder}: the operator {operator} {REACHES_OUT[operator]}",
                 hint="leave it out of what is exported, or load the model in code of your own: service.py",
             )
-    for asset in graph.asset_file_def:
-        if not _within(folder / "assets" / asset.filename, folder):
-            raise ModelLoadError(f"{folder}: cannot be loaded: a file of its vocabularies is not in its folder")
+    if not graph.asset_file_def and any(each.startswith(_FILLS_TABLE) for each in _operators(graph)):
+        raise UnsafeModel(f"{folder}: fills a table from a file that is none of its own")
+    named = (folder / "assets" / asset.filename for asset in graph.asset_file_def)
+    for file in (*named, *folder.rglob("*")):
+        if not _within(file, folder):
+            raise ModelLoadError(f"{folder}: cannot be loaded: a file of it is not in its folder")
 
 
 def _graph_for_serving(folder: Path) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.runtimes.base import LoadedModel
 
 _MOST_ROWS = 64

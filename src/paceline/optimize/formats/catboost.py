@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize.formats.graphs import ML, Graph, OwnGraph
 from paceline.optimize.formats.tabular import Tabular
 from paceline.optimize.result import Converted
-from paceline.optimize.steps import CannotChange
 from paceline.workers.python.boosters import CatBoostModel, load, loss_of
 from paceline.workers.python.estimators import Estimator
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from paceline.core.errors import CannotChange
 from paceline.optimize.formats.tabular import Tabular, of_trees
 from paceline.optimize.result import Converted
-from paceline.optimize.steps import CannotChange
 from paceline.workers.python.boosters import LightGBMModel, load
 from paceline.workers.python.estimators import Estimator
 

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize.formats.graphs import ML, ML_OPSET, OPSET, Graph, OwnGraph, Value, as_onnx
 from paceline.optimize.formats.tabular import MATRIX, Tabular
 from paceline.optimize.formats.trees import Ensemble, write_classes
 from paceline.optimize.result import Converted, Equality
-from paceline.optimize.steps import CannotChange
 from paceline.workers.python.estimators import Estimator
 from paceline.workers.python.pickled import read
 
@@ -300,5 +300,6 @@ def _of_lightgbm(fitted: Any, graph: Graph, rows: str) -> tuple[str, int]:
 
 def _of_catboost(fitted: Any, graph: Graph, rows: str) -> tuple[str, int]:
     from paceline.optimize.formats.catboost import write
+    from paceline.workers.python.boosters import EXPONENTS, loss_of
 
-    return write(graph, graph.node("Cast", [rows], to=_ONNX_FLOAT), fitted)
+    return write(graph, graph.node("Cast", [rows], to=_ONNX_FLOAT), fitted, loss_of(fitted) in EXPONENTS)

@@ -15,14 +15,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from paceline.core.errors import ConfigError
+from paceline.core.errors import CannotChange, ConfigError
 from paceline.core.tensors import Array
 from paceline.optimize.comparing import Mask, compare, rows_apart
 from paceline.optimize.formats.graphs import Graph, OwnGraph, Value, joined_columns, save
 from paceline.optimize.formats.trees import Ensemble, write_classes
 from paceline.optimize.result import Converted, Equality
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.workers.frames import Tensor
 from paceline.workers.python.estimators import Estimator, service_of
 

@@ -16,13 +16,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Final
 
-from paceline.core.errors import ModelLoadError, RuntimeUnavailable
+from paceline.core.errors import CannotChange, ModelLoadError, RuntimeUnavailable
 from paceline.core.tensors import Array
 from paceline.optimize.comparing import compare
 from paceline.optimize.formats.asking import answers
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.runtimes.onnx import OnnxModel
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.savedmodel_file import TAG

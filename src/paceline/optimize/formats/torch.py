@@ -12,12 +12,12 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Signature
 from paceline.optimize.comparing import compare
 from paceline.optimize.formats.asking import answers
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.runtimes.onnx import OnnxModel
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.torch import TorchModel

@@ -17,11 +17,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from paceline.core.errors import ConfigError
+from paceline.core.errors import CannotChange, ConfigError
 from paceline.core.tensors import Array
 from paceline.optimize.candidate import Made
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.runtimes.torch_library import first_line, library
 
 _MODEL: Final = "model.pt2"

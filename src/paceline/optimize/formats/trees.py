@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize.formats.graphs import ML, Graph
-from paceline.optimize.steps import CannotChange
 
 _LEAF, _NUMBER, _CATEGORIES = 0, 1, 2  # treelite's kinds of nodes
 _COMPARISONS: Final = {1: "BRANCH_EQ", 2: "BRANCH_LT", 3: "BRANCH_LEQ", 4: "BRANCH_GT", 5: "BRANCH_GTE"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from paceline.core.errors import CannotChange
 from paceline.optimize.formats.tabular import Tabular, of_trees
 from paceline.optimize.result import Converted
-from paceline.optimize.steps import CannotChange
 from paceline.workers.python.boosters import XGBoostModel, load
 from paceline.workers.python.estimators import Estimator
 

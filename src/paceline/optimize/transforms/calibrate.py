@@ -16,9 +16,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.transforms.prepare import is_large, quiet
 
 Method = Literal["minmax", "entropy", "percentile"]

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from paceline.config.machine import usable_cores
 from paceline.config.processor import Processor
+from paceline.core.errors import CannotChange
 from paceline.optimize.candidate import Candidate, Change, Made
 from paceline.optimize.facts import Facts
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.transforms.onnx_files import load, save
 from paceline.optimize.transforms.prepare import quiet
 from paceline.runtimes.options import Precision, RuntimeOptions

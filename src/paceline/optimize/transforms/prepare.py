@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from paceline.core.errors import CannotChange
 from paceline.optimize.facts import size_bytes
-from paceline.optimize.steps import CannotChange
 from paceline.runtimes.onnx_file import check
 
 PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose")

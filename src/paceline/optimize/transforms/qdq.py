@@ -96,6 +96,7 @@ def drop_idle_pairs(model: Any, kinds: Sequence[str], floats: Collection[str]) -
         for node in graph.node
         if node.op_type == "DequantizeLinear"
         and node.input[0] in makers
+        and makers[node.input[0]].op_type == "QuantizeLinear"
         and not any(each.op_type in kinds and each.name not in floats for each in readers.get(node.output[0], ()))
         and len(readers[node.input[0]]) == 1
         and (makers[node.input[0]].input[0] in makers or node.output[0] not in outputs)

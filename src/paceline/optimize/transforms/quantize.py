@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from paceline.config.processor import Processor
+from paceline.core.errors import CannotChange
 from paceline.optimize.candidate import Candidate, Change, Made
 from paceline.optimize.facts import Facts, size_bytes
 from paceline.optimize.rows import Rows
-from paceline.optimize.steps import CannotChange
 from paceline.optimize.transforms import calibrate, qdq
 from paceline.optimize.transforms.calibrate import Method
 from paceline.optimize.transforms.onnx_files import save

@@ -23,7 +23,7 @@ from paceline.runtimes.formats import FORMATS, Format
 from paceline.workers.python.ubjson import is_whole
 
 _MARGIN_OF_CLASSES: Final = "multi:softmax"  # whose prediction is a class, and no probability
-_EXPONENTS: Final = ("Poisson", "Tweedie")  # objectives of CatBoost whose sums are logarithms
+EXPONENTS: Final = ("Poisson", "Tweedie")  # objectives of CatBoost whose sums are logarithms
 
 
 class Boosted(Protocol):
@@ -171,7 +171,7 @@ class CatBoostModel:
         classes = np.asarray(self.model.classes_)
         self.classes_: Array | None = classes if classes.size else None
         self.kind = "RawFormulaVal" if self.classes_ is None else "Class"
-        if loss_of(self.model) in _EXPONENTS:
+        if loss_of(self.model) in EXPONENTS:
             self.kind = "Exponent"
         self.takes_text = bool(self.model.get_cat_feature_indices() or self.model.get_text_feature_indices())
 

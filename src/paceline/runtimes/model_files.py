@@ -12,13 +12,10 @@ import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
 from paceline.core.errors import ModelLoadError
 from paceline.runtimes.onnx_file import check
 from paceline.runtimes.torch_script import examples_beside
-
-_CHUNK_BYTES: Final = 1 << 20
 
 
 def files_of(model: Path) -> list[Path]:
@@ -29,7 +26,7 @@ def files_of(model: Path) -> list[Path]:
     """
     if model.is_dir():
         return sorted(each for each in model.rglob("*") if each.is_file())
-    return [model, *_beside(model)] if model.is_file() else []
+    return [model, *beside(model)] if model.is_file() else []
 
 
 def digest(model: Path) -> str:
@@ -42,9 +39,9 @@ def digest(model: Path) -> str:
     """
     files = files_of(model)
     if files == [model]:
-        return _sha256(model)
+        return sha256(model)
     home = model if model.is_dir() else model.parent
-    told = [f"{each.relative_to(home)}\0{_sha256(each)}" for each in files] or [str(model)]
+    told = [f"{each.relative_to(home)}\0{sha256(each)}" for each in files] or [str(model)]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
@@ -64,7 +61,12 @@ def copy(model: Path, folder: Path) -> Path:
     return target
 
 
-def _beside(model: Path) -> Iterator[Path]:
+def beside(model: Path) -> Iterator[Path]:
+    """The files that belong to a file.
+
+    Raises:
+        ModelLoadError: it refers to what is not in its folder.
+    """
     suffix = model.suffix.lower()
     if suffix == ".onnx":
         yield from check(model)
@@ -74,7 +76,12 @@ def _beside(model: Path) -> Iterator[Path]:
         yield examples_beside(model)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes, as hexadecimal digits.
+
+    Raises:
+        ModelLoadError: it cannot be read.
+    """
     try:
         state = path.stat()
         return _sha256_of(path, state.st_size, state.st_mtime_ns)
