@@ -16,10 +16,10 @@ demo: $(VENV)/.demo build/digits.onnx  ## train a digits classifier and serve it
 
 test: $(VENV)/.dev system-packages  ## the whole suite; as root on Debian or Ubuntu, installs R and Redis for it
 	$(BIN)/pytest -m alone
-	$(BIN)/pytest -n auto --dist loadfile -m "not alone"
+	$(BIN)/pytest -n auto --dist loadfile --max-worker-restart 0 -m "not alone"
 
 test-quick: $(VENV)/.dev  ## what fits in a minute
-	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not chaos and not browser and not alone"
+	$(BIN)/pytest -n auto --dist loadfile --max-worker-restart 0 -m "not slow and not chaos and not browser and not alone"
 
 system-packages:  ## what the tests want beyond Python: R and Redis for user code, wrk to load a server
 	@.ci/packages Rscript=r-base-core redis-server=redis-server wrk=wrk

@@ -46,7 +46,7 @@ def test_every_error_code_is_described():
     described = set(re.findall(r"^\| \d+ \| `(\w+)`", page, re.MULTILINE))
     raised = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
     at_start = {"config_error", "runtime_unavailable", "model_load_error", "address_unavailable", "unsafe_model"}
-    of_a_command = {"generator_failed"}  # of `paceline bench`, which no client of a server sees
+    of_a_command = {"generator_failed", "cannot_change", "step_failed"}  # no client of a server sees them
     by_reason = {"overloaded"}  # clients see the reason: queue_full, queue_bytes or deadline_unreachable
     assert raised - at_start - of_a_command - by_reason <= described
     assert by_the_wire() <= described

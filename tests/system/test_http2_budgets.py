@@ -26,6 +26,7 @@ PING_EVERY_S = [
     ("grpc.keepalive_time_ms", 1000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # no connection that an earlier channel has left
 ]
 
 

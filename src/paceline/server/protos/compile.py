@@ -6,17 +6,23 @@ FOLDER = Path(__file__).parent
 
 
 def compiled() -> bytes:
-    """The descriptors of all files, with those they import."""
+    """The descriptors of all files, with those they import.
+
+    Raises:
+        subprocess.CalledProcessError: a file is wrong.
+    """
+    import subprocess
+    import sys
     import tempfile
 
-    from grpc_tools import protoc
+    import grpc_tools
 
     names = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.proto"))
     with tempfile.NamedTemporaryFile(suffix=".binpb") as target:
-        include = Path(protoc.__file__).parent / "_proto"
+        include = Path(grpc_tools.__file__).parent / "_proto"
         flags = [f"-I{FOLDER}", f"-I{include}", "--include_imports", f"--descriptor_set_out={target.name}"]
-        if protoc.main(["protoc", *flags, *names]):
-            raise SystemExit("protoc failed")
+        # A process of its own: the compiler brings its own protobuf, which crashes beside TensorFlow's.
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *flags, *names], check=True)
         return Path(target.name).read_bytes()
 
 
