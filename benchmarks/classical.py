@@ -4,7 +4,8 @@ A forest of 100 trees, a scaled logistic regression, LightGBM and XGBoost with 1
 measurements. Called in this process, one call after the other: the library's own `predict_proba`, with its number of
 threads and with one, of which the faster counts; and the instance that the server runs of the converted model. Served,
 asked by one connection: the model's own file in a worker, and the converted one, each timed by the server itself:
-`infer` of `Server-Timing`. Between requests a server sleeps, and comes back to cold caches: so that is longer.
+`infer` of `Server-Timing`. Between requests a server sleeps, and comes back to cold caches; so the library's own call
+is timed as well in a process that is woken for each.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 
 from benchmarks.bench import BenchError, Group, Run, Table, interleaved, say
 from benchmarks.processes import Server, paceline
+from benchmarks.woken import microseconds, set_threads
 
 _NEEDED: Final = ("sklearn", "skl2onnx", "joblib", "lightgbm", "xgboost", "treelite")
 _INFER = re.compile(rb"infer;dur=([\d.]+)")
@@ -72,13 +74,16 @@ def measure(run: Run) -> Group:
         times, error = _measured(run, name, model)
         group.samples[name] = times
         own = min(median(times["own"]), median(times["one thread"]))
-        ratio = own / median(times["run"])
-        inside = own / median(times["converted"])
-        rows.append([model.title, *(median(times[way]) for way in times), ratio, inside, f"{error:.1e}"])
-        group.check(f"{model.title}: the library's own call, in runs of the converted one", ratio, model.least, "x")
+        woken = min(median(times["woken"]), median(times["woken, one thread"]))
+        run_s, inside = median(times["run"]), median(times["converted"])
+        ratios = (own / run_s, own / inside, woken / inside)
+        rows.append([model.title, *(median(times[way]) for way in times), *ratios, f"{error:.1e}"])
+        for what, ratio in zip(("own / run", "own / served", "own, woken / served"), ratios, strict=True):
+            group.check(f"{model.title}: {what}", ratio, model.least, "x")
         group.check(f"{model.title}: largest difference of a probability", error, _WITHIN, most=True)
-    ways = ("own call us", "one thread us", "converted, run us", "served as it is us", "converted, served us")
-    columns = ("model", *ways, "own / run", "own / served", "difference")
+    ways = ("own call us", "one thread us", "own, woken us", "one thread, woken us")
+    ours = ("converted, run us", "served as it is us", "converted, served us")
+    columns = ("model", *ways, *ours, "own / run", "own / served", "own, woken / served", "difference")
     group.tables.append(Table(f"one row of 30 columns, median of {run.rounds} rounds", columns, rows))
     group.notes = [
         ", ".join(f"{each} {metadata.version(each)}" for each in ("scikit-learn", "lightgbm", "onnxruntime"))
@@ -88,9 +93,13 @@ def measure(run: Run) -> Group:
 
 def _measured(run: Run, name: str, model: Model) -> tuple[dict[str, list[float]], float]:
     """Microseconds by way and round; and how far the converted model's probabilities are from the library's."""
+    import joblib
+
     folder = run.models / "classical"
     folder.mkdir(parents=True, exist_ok=True)
     rows, fitted = _trained(name, folder / model.file)
+    both = folder / f"{name}_and_rows.joblib"
+    joblib.dump((fitted, rows), both)
     converted, error = _converted(folder, model, rows)
     seconds = run.either(1.0, 0.2)
     with ExitStack() as stack:
@@ -99,6 +108,8 @@ def _measured(run: Run, name: str, model: Model) -> tuple[dict[str, list[float]]
         cases: dict[str, Callable[[], float]] = {
             "own": partial(_own, fitted, rows, seconds, None),
             "one thread": partial(_own, fitted, rows, seconds, 1),
+            "woken": partial(microseconds, both, None, seconds),
+            "woken, one thread": partial(microseconds, both, 1, seconds),
             "run": partial(_run, converted, rows, seconds),
             "served": partial(_asked, served, rows, seconds),
             "converted": partial(_asked, fast, rows, seconds),
@@ -108,9 +119,7 @@ def _measured(run: Run, name: str, model: Model) -> tuple[dict[str, list[float]]
 
 def _own(fitted: Any, rows: Any, seconds: float, threads: int | None) -> float:
     """The library's own call."""
-    last = fitted[-1] if hasattr(fitted, "steps") else fitted
-    if "n_jobs" in last.get_params():
-        last.set_params(n_jobs=threads)
+    set_threads(fitted, threads)
     return _timed(fitted.predict_proba, [row[None] for row in rows], seconds)
 
 
