@@ -11,9 +11,14 @@ import msgspec
 
 from paceline.config.setting import Setting
 from paceline.config.settings import SETTINGS
+from paceline.doctor.finding import Examination
+from paceline.inspection.report import Report
 from paceline.loadtest.result import Result
+from paceline.optimize.result import Study
 
 HERE = Path(__file__).parent
+
+DOCUMENTS = {"load-test": Result, "study": Study, "inspect": Report, "doctor": Examination}
 
 SETTINGS_PAGE = """\
 # Settings
@@ -33,7 +38,8 @@ A flag wins over a variable, a variable over the file, the file over the default
 
 def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "settings.md", SETTINGS_PAGE + "".join(map(_row, SETTINGS.values()))
-    yield HERE / "load-test.schema.json", json.dumps(msgspec.json.schema(Result), indent=1) + "\n"
+    for name, document in DOCUMENTS.items():
+        yield HERE / f"{name}.schema.json", json.dumps(msgspec.json.schema(document), indent=1) + "\n"
 
 
 def _row(setting: Setting) -> str:

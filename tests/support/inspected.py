@@ -11,8 +11,8 @@ from paceline.inspection.report import Report
 
 
 def tensors(report: Report) -> list[tuple[Any, ...]]:
-    """Name, type and shape of the inputs, then of the outputs."""
-    return [(each.name, each.datatype, each.shape) for each in [*report.inputs, *report.outputs]]
+    """Name, type and shape of the inputs, then of the outputs, where they are told."""
+    return [(each.name, each.datatype, each.shape) for each in [*(report.inputs or ()), *(report.outputs or ())]]
 
 
 def found(report: Report, level: str) -> str:

@@ -18,6 +18,16 @@ BATCHES = (1, 8, 64)
 _BASE_S = 4e-4
 
 
+class Silent:
+    """Tells nobody how a study goes."""
+
+    def begin(self, name: str, done: int, total: int) -> None: ...
+
+    def doing(self, text: str) -> None: ...
+
+    def done(self, tried: Tried) -> None: ...
+
+
 @cache
 def answers() -> tuple[dict[str, np.ndarray], Rows]:
     """Probabilities of a classifier for digits that it was not trained on, and which they are."""

@@ -75,7 +75,6 @@ def command(
         raise click.UsageError("--resume needs files: a pipe cannot be read or written twice", ctx)
     settings = resolve(flags, os.environ, find_toml(config_path))
     ctx.meta[DEBUG] = settings.debug
-    # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.offline.job import Job, Summary, Wanted
     from paceline.offline.rows import format_of
 

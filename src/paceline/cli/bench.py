@@ -43,7 +43,6 @@ def command(ctx: click.Context, /, target: str, serve_flags: tuple[str, ...], **
     if serve_flags and not is_ours:
         raise click.UsageError("flags behind -- are for a file that is served here: leave them out for a URL.", ctx)
     check(flags)
-    # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.cli.bench_run import Bench
     from paceline.loadtest.terminal.interrupts import Interrupts
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from paceline.cli.documents import json_flag
 from paceline.cli.flags import config_flag
 from paceline.config.resolve import resolve
 from paceline.config.setting import Setting, Value, without_password
@@ -22,7 +23,7 @@ def command() -> None:
 @command.command("show")
 @config_flag
 @click.option("--origin", "with_origin", is_flag=True, help="Say where each value comes from.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_flag
 def show(config_path: Path | None, with_origin: bool, as_json: bool) -> None:
     """Print every setting as `paceline serve` would use it, in the form of a paceline.toml."""
     settings = resolve({}, os.environ, find_toml(config_path))

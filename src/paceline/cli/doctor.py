@@ -6,16 +6,17 @@ import sys
 
 import click
 
-from paceline.cli.main import DEBUG, EXIT_FAILURE
+from paceline.cli.documents import json_flag, print_document
+from paceline.cli.main import EXIT_FAILURE, debug_flag
 
 
 @click.command("doctor")
 @click.option("--measure", is_flag=True, help="Measure memory and matrix products, too: about two seconds.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there are problems.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--debug", is_flag=True, help="Show a traceback with each error.")
+@json_flag
+@debug_flag
 @click.pass_context
-def command(ctx: click.Context, /, measure: bool, strict: bool, as_json: bool, debug: bool) -> None:
+def command(ctx: click.Context, /, measure: bool, strict: bool, as_json: bool) -> None:
     """Examine this machine for inference, and say what to change.
 
     Cores by quota and affinity, instruction sets, memory, huge pages, allocator, throttling, variables that make
@@ -24,8 +25,6 @@ def command(ctx: click.Context, /, measure: bool, strict: bool, as_json: bool, d
 
     Exit codes: 0, it was examined; 1, with --strict, there are problems; 2, the command line is wrong.
     """
-    ctx.meta[DEBUG] = debug
-    # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.doctor.examination import examination, examine
     from paceline.doctor.finding import Group
     from paceline.doctor.host import Host
@@ -39,9 +38,7 @@ def command(ctx: click.Context, /, measure: bool, strict: bool, as_json: bool, d
         click.echo("paceline: measuring for about two seconds", err=True)
         found = examination(host, [*found.groups, Group(title="Measured", findings=list(measured(host)))])
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_document(found)
     else:
         from rich.console import Console
 

@@ -8,7 +8,8 @@ from typing import Final
 
 import click
 
-from paceline.cli.main import DEBUG
+from paceline.cli.documents import json_flag, print_document
+from paceline.cli.main import debug_flag
 
 EXIT_UNSAFE: Final = 6
 
@@ -16,10 +17,10 @@ EXIT_UNSAFE: Final = 6
 @click.command("inspect")
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
 @click.option("--strict", is_flag=True, help="Exit with 6 unless everything in it is known to be harmless.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--debug", is_flag=True, help="Show a traceback with each error.")
+@json_flag
+@debug_flag
 @click.pass_context
-def command(ctx: click.Context, /, model: Path, strict: bool, as_json: bool, debug: bool) -> None:
+def command(ctx: click.Context, /, model: Path, strict: bool, as_json: bool) -> None:
     """Say what is in MODEL: format, inputs and outputs, operators, size, and what in it is unsafe.
 
     MODEL is a model file or folder, a bundle of `paceline optimize`, a folder of models, or code. Nothing of it is
@@ -28,15 +29,11 @@ def command(ctx: click.Context, /, model: Path, strict: bool, as_json: bool, deb
     Exit codes: 0, it was read; 2, the command line is wrong; 4, it is missing, damaged, or no model; 6, with --strict,
     it is unsafe, or runs code that is not known.
     """
-    ctx.meta[DEBUG] = debug
-    # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.inspection.dispatch import inspect
 
     report = inspect(model)
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_document(report)
     else:
         from rich.console import Console
 

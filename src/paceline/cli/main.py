@@ -1,6 +1,7 @@
 """The `paceline` command: which verbs are there, and how does a failure end?
 
-A verb's module is imported when the verb runs, so that `paceline --help` answers at once.
+A verb's module is imported when the verb runs, so that `paceline --help` answers at once; what does its work, when the
+command line is known to be right: a typo need not wait for the machinery to load.
 stdout carries the command's result and nothing else; errors and hints go to stderr.
 """
 
@@ -37,6 +38,15 @@ EXIT_BY_ERROR: Mapping[type[PacelineError], int] = {
 # A key of Context.meta, which a command shares with its group: the group reports errors, the command
 # knows whether to show tracebacks.
 DEBUG = "paceline.debug"
+
+
+def _debug(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    ctx.meta[DEBUG] = wanted
+
+
+debug_flag = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_debug, help="Show a traceback with each error."
+)
 
 
 class Verb(NamedTuple):

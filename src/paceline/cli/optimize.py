@@ -10,7 +10,8 @@ from typing import Any, Final
 import click
 
 from paceline.cli.bench_options import Quantity
-from paceline.cli.main import DEBUG
+from paceline.cli.documents import json_flag
+from paceline.cli.main import debug_flag
 from paceline.core.errors import ConfigError
 from paceline.loadtest.quantities import parse_duration
 
@@ -91,8 +92,8 @@ def _budget(text: str) -> float:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Which rows these are.  [default: 0]")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: MODEL-optimized]")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which can run any code.")
-@click.option("--json", "as_json", is_flag=True, help="Print the study as one JSON document.")
-@click.option("--debug", is_flag=True, help="Show a traceback with each error.")
+@json_flag
+@debug_flag
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -105,7 +106,6 @@ def command(
     budget: float,
     require: float | None,
     as_json: bool,
-    debug: bool,
     **given: Any,
 ) -> None:
     """Find the fastest form of MODEL that is still as good, and write it as a bundle for `paceline serve`.
@@ -119,12 +119,11 @@ def command(
     the new one is whole.
 
     Exit codes: 0, the bundle is written, also when nothing helped; 1, it is not as fast as --require; 2, the command
-    line, or 3, the rows or labels are wrong; 4, MODEL cannot be loaded; 6, it is a pickle; 130, interrupted.
+    line, or 3, the rows or labels are wrong; 4, MODEL cannot be loaded; 6, it is a pickle; 130 or 143, interrupted by
+    Ctrl-C or SIGTERM.
     """
-    ctx.meta[DEBUG] = debug
     if data is None:
         raise click.UsageError(_no_data(model), ctx)
-    # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.cli.optimize_run import optimize
     from paceline.optimize.wanted import Wanted
 

@@ -17,18 +17,19 @@ from types import FrameType
 from typing import Final
 
 import click
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from paceline.cli.documents import print_document
 from paceline.core.errors import ConfigError
 from paceline.optimize import study as studies
 from paceline.optimize.pareto import speed_at
-from paceline.optimize.reporting import html, markdown, terminal
+from paceline.optimize.reporting import html, markdown, terminal, words
 from paceline.optimize.result import Study, Tried
 from paceline.optimize.wanted import Progress as Told
 from paceline.optimize.wanted import Wanted
+from paceline.reports.units import MILLISECONDS
 
 _NOT_FAST_ENOUGH: Final = 1
 _PAGE: Final = "report.html"
@@ -49,7 +50,7 @@ def optimize(wanted: Wanted, require: float | None, *, as_json: bool) -> int:
         click.echo("paceline: interrupted: the same command goes on where it was", err=True)
         return 128 + number
     if as_json:
-        click.echo(msgspec.json.encode(study))
+        print_document(study)
     else:
         click.echo(terminal.summary(study, wanted.out), nl=False)
     return _verdict(study, require)
@@ -153,14 +154,8 @@ def told(tried: Tried) -> str:
     """What came of a candidate, in a line."""
     name, speed = tried.candidate.name, tried.speeds[0] if tried.speeds else None
     if tried.status == "baseline" and speed is not None:
-        return f"{name}: {_duration(speed.median_s)} for {speed.batch} row{'s' * (speed.batch != 1)}"
+        return f"{name}: {MILLISECONDS.plain(speed.median_s * 1e3)} for {words.rows_text(speed.batch)}"
     if tried.status == "accepted" and speed is not None:
         quality = "" if tried.judgement is None else f"; {tried.judgement.reason}"
-        return f"{name}: {speed.ratio:.2f} times as fast, {_duration(speed.median_s)}{quality}"
+        return f"{name}: {speed.ratio:.2f} times as fast, {MILLISECONDS.plain(speed.median_s * 1e3)}{quality}"
     return f"{name}: {tried.status}: {tried.reasons[0] if tried.reasons else ''}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} us"
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1.0 else f"{seconds:.3g} s"

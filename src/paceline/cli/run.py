@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from paceline.cli.main import DEBUG
+from paceline.cli.main import debug_flag
 
 _PIPE = "-"
 _INTERRUPTED = 130
@@ -26,7 +26,7 @@ _INTERRUPTED = 130
     help="Seconds for a module to initialise, and again to run.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON document.")
-@click.option("--debug", is_flag=True, help="Show a traceback with each error.")
+@debug_flag
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -38,7 +38,6 @@ def command(
     given: tuple[str, ...],
     timeout_s: float,
     as_json: bool,
-    debug: bool,
 ) -> None:
     """Run PIPELINE once: a pipeline.toml, or a single Studio module such as clean.py or model.R.
 
@@ -48,13 +47,11 @@ def command(
     Exit codes: 0, the output is written; 2, the command line, 3, the pipeline's file or a table, or 4, a module is
     wrong; 1, a module failed; 130, interrupted by Ctrl-C.
     """
-    ctx.meta[DEBUG] = debug
     if as_json and target == _PIPE:
         raise click.UsageError("--json and --output - both write to stdout: name a file with --output", ctx)
     if input_1 == _PIPE == input_2:
         raise click.UsageError("--input - and --input2 -: stdin holds one table", ctx)
     parameters = dict(_parameter(ctx, each) for each in given)
-    # Imported once the command line is known to be right: a typo need not wait for the machinery to load.
     from paceline.config.machine import usable_cores
     from paceline.offline import table_files
     from paceline.offline.modules import Modules, Ran

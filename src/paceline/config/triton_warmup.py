@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from paceline.config.prototext import Block, read_prototext
 from paceline.config.triton_config import CONFIG_NAME, batch_dimension, datatype, dims
+from paceline.core.paths import is_inside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +92,7 @@ def _from_file(
     import numpy as np
 
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(path, folder):
         raise tensor.wrong("input_data_file", f"must be a file in {folder}, got {name!r}")
     try:
         data = path.read_bytes()

@@ -35,6 +35,13 @@ from typing import Final, NamedTuple
 
 BAD_OUTPUT: Final = "bad_model_output"
 """The code of a `ModelFailed` whose outputs are not what was asked for, such as another number of rows."""
+_MOST_SAID: Final = 500
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, of 500 characters at most; its class, where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip()[:_MOST_SAID] if lines else type(error).__name__
 
 
 class Detail(NamedTuple):

@@ -1,7 +1,7 @@
 """What does a check say? The lines behind `paceline doctor`, and its document.
 
 Rules:
-- Fields may be added; `schema` counts changes that break readers.
+- `document` says which one this is. Fields may be added; `schema` counts changes that break readers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Group(msgspec.Struct, kw_only=True):
     findings: list[Finding]
 
 
-class Examination(msgspec.Struct, kw_only=True):
+class Examination(msgspec.Struct, kw_only=True, tag_field="document", tag="examination"):
     """Everything that was found.
 
     Attributes:

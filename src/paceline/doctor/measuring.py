@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from paceline.doctor.finding import Finding, note, ok
 from paceline.doctor.host import Host
+from paceline.runtimes.onnx_session import open_session, session_options
 
 _SECONDS: Final = 0.4
 _LEAST_RUNS: Final = 5
@@ -71,7 +72,6 @@ def _products(threads: int) -> Iterator[Finding]:
 def _product(kind: str, threads: int) -> Callable[[], object]:
     """A product of [64, 1024] and [1024, 1024], as a model of ONNX Runtime's."""
     import numpy as np
-    import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
     random = np.random.default_rng(0)
@@ -87,9 +87,9 @@ def _product(kind: str, threads: int) -> Callable[[], object]:
         [numpy_helper.from_array(weights, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = ort.SessionOptions()
+    options = session_options()
     options.intra_op_num_threads = threads
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model.SerializeToString(), options)
     return lambda: session.run(None, {"x": rows})
 
 

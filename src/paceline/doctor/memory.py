@@ -8,8 +8,8 @@ from typing import Final
 from paceline.config.machine import usable_memory_bytes
 from paceline.doctor.finding import Finding, note, ok, problem
 from paceline.doctor.host import Host, pairs
+from paceline.reports.units import BYTES
 
-_GIB: Final = 1 << 30
 _LITTLE_BYTES: Final = 1 << 30
 _LITTLE_SHARE: Final = 0.1
 _SMALL_SHM_BYTES: Final = 256 << 20
@@ -29,7 +29,7 @@ def total(host: Host) -> Iterator[Finding]:
         # What the kernel keeps of files is given back before anything is killed.
         kept = next((pairs(host.read(f"{group}/memory.stat")).get("inactive_file", 0) for group in host.groups()), 0)
         left = min(left if left is not None else limit, limit - used + kept)
-    text = f"{most / _GIB:.1f} GiB" + ("" if left is None else f", {left / _GIB:.1f} GiB of it free")
+    text = f"{BYTES.plain(most)}" + ("" if left is None else f", {BYTES.plain(left)} of it free")
     if most < _LITTLE_BYTES:
         yield note("memory", text, "frameworks alone take several hundred MB: serve ONNX files, one instance")
     elif left is not None and left < _LITTLE_SHARE * most:
@@ -59,7 +59,7 @@ def swap(host: Host) -> Iterator[Finding]:
     if used > 0:
         yield note(
             "swap",
-            f"{used / _GIB:.1f} GiB of memory lie on a disk: what is needed of them comes back in milliseconds",
+            f"{BYTES.plain(used)} of memory lie on a disk: what is needed of them comes back in milliseconds",
             "swapoff -a, or sysctl -w vm.swappiness=1",
         )
     elif told:
@@ -93,7 +93,7 @@ def reserved_huge_pages(host: Host) -> Iterator[Finding]:
     if pages and size:
         yield note(
             "reserved pages",
-            f"{pages * size / _GIB:.1f} GiB are set aside as huge pages, and no runtime here asks for them",
+            f"{BYTES.plain(pages * size)} are set aside as huge pages, and no runtime here asks for them",
             "sysctl -w vm.nr_hugepages=0, unless something else needs them",
         )
 
@@ -132,11 +132,11 @@ def shared(host: Host) -> Iterator[Finding]:
     if size_bytes is not None and size_bytes < _SMALL_SHM_BYTES:
         yield note(
             "/dev/shm",
-            f"{size_bytes >> 20} MB: libraries that share tensors between processes fail there",
+            f"{BYTES.plain(size_bytes)}: libraries that share tensors between processes fail there",
             "--shm-size=1g of docker; Paceline's own workers do not need it",
         )
     else:
-        yield ok("/dev/shm", "half of the memory" if size_bytes is None else f"{size_bytes / _GIB:.1f} GiB")
+        yield ok("/dev/shm", "half of the memory" if size_bytes is None else f"{BYTES.plain(size_bytes)}")
 
 
 def _told(host: Host) -> dict[str, int]:

@@ -12,8 +12,6 @@ from paceline.doctor.host import Host, listed_numbers
 _CPUS: Final = "sys/devices/system/cpu"
 _GOOD_CLOCKS: Final = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "hyperv_clocksource")
 _SLOW_CLOCKS: Final = ("hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit")
-_X86: Final = ("x86_64", "amd64", "i686")
-_ARM: Final = ("aarch64", "arm64")
 
 # In the kernel's words: what they are called elsewhere.
 _SHOWN: Final = {

@@ -4,14 +4,15 @@ Of what a version's folder holds, this is served, the first that is there: a bun
 folder itself or in `model.savedmodel`; a file of another format, called `model.*` or the only one.
 
 Rules:
-- A look reads names, sizes and times, and opens no file. What it found is compared and decided on elsewhere.
+- A look reads names, sizes and times, and opens no file but a `bundle.json`, to see whether it is one. What it found is
+  compared and decided on elsewhere.
 - What is hidden is not there: editors, version control and copying tools leave such files behind. So does Python
   beside the code that it has imported.
 - Code is served before the models beside it, but for ONNX, for it is there to load them. Names that much else has,
   such as `labels.txt` and `config.json`, are models only when they are called `model.*`.
 - A version whose file cannot be made out is in the answer, with the reason, for somebody meant it to be served.
 - The fingerprint of a version changes when any of its files does, or the configuration beside the versions. What
-  else lies there, such as a log, is none of ours.
+  else lies there, such as a log, is none of ours; nor is what a study writes beside the bundle that is served.
 - A link that leads nowhere is a file that is not there, and keeps nothing else from being found.
 - Names come from the disk alone. A client's name is looked up among them, and never becomes part of a path.
 """
@@ -21,13 +22,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from paceline.config.model_files import FILE_NAMES
 from paceline.core.errors import ModelLoadError
+from paceline.runtimes import bundle
 from paceline.runtimes.formats import BUNDLE, FORMATS
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -135,7 +137,8 @@ def _model(name: str, folder: Path) -> ModelFiles:
 def _version(folder: Path, beside: Fingerprint) -> VersionFiles:
     try:
         # The folder too, for a model may be told to move.
-        fingerprint = ((str(folder), 0, 0), *beside, *_fingerprint(folder, _walk(folder, _DEEPEST)))
+        files = _fingerprint(folder, _walk(folder, _DEEPEST, only=bundle.parts(folder)))
+        fingerprint = ((str(folder), 0, 0), *beside, *files)
     except (OSError, ModelLoadError) as error:
         return VersionFiles(folder, (), problem=_why(error))
     try:
@@ -148,7 +151,7 @@ def _version(folder: Path, beside: Fingerprint) -> VersionFiles:
 def _chosen(folder: Path, below: list[str]) -> Path:
     """What to load of a version, whose files these are."""
     names = [name for name in below if "/" not in name]
-    if BUNDLE in names:
+    if BUNDLE in names and bundle.is_bundle(folder):
         return folder
     onnx = [name for name in names if name.lower().endswith(".onnx")]
     if onnx:
@@ -209,8 +212,10 @@ def _size_and_time(file: os.DirEntry[str]) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _walk(folder: Path, deepest: int) -> Iterator[os.DirEntry[str]]:
+def _walk(folder: Path, deepest: int, only: Container[str] | None = None) -> Iterator[os.DirEntry[str]]:
     for child in _children(folder):
+        if only is not None and child.name not in only:
+            continue
         if not _is_folder(child):
             yield child
         elif deepest:

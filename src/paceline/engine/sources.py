@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from paceline.config.settings import ServeSettings
 from paceline.core.errors import ConfigError, InvalidRequest
+from paceline.core.paths import is_inside
 from paceline.engine import layout
 from paceline.engine.layout import ModelFiles
 
@@ -86,7 +87,7 @@ class Sources:
         for name, path in folders.items():
             if layout.NAME.fullmatch(name) is None:
                 raise InvalidRequest(f"{name!r} is no name for a model")
-            if not any(_within(path, folder) for folder in self._allowed):
+            if not any(is_inside(path, folder) for folder in self._allowed):
                 raise InvalidRequest(f"model {name}: base_path is not within the repository", model=name)
         return folders
 
@@ -112,10 +113,3 @@ class Sources:
         if self._one_model:
             return {self._settings.name or self._root.resolve().name: self._root}
         return layout.models_in(self._root)
-
-
-def _within(path: Path, folder: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # no path at all, or a circle of links
-        return False

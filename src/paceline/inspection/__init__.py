@@ -7,5 +7,6 @@ Rules:
 - Names from a file are data: they are shown with their control characters escaped, and never become paths to open.
 
 The parts: `report.py` is the noun; `dispatch.py` finds the reader of a format; each reader is a file of its own.
-`opcodes.py` and `names.py` tell what a pickle would do, `wire.py`, `archive.py`, `streams.py` read bounded.
+`opcodes.py` and `names.py` tell what a pickle would do; `streams.py` reads bounded, as do `archive.py`, `wire.py` and
+`ubjson.py` of `paceline.runtimes`, which has the rules that serving keeps as well.
 """

@@ -13,16 +13,20 @@ from typing import Final
 import msgspec
 
 from paceline.core.errors import ModelLoadError
-from paceline.inspection import ubjson
 from paceline.inspection.documents import NotJson, decoded, word
 from paceline.inspection.flatbuffer import Damaged, Table
-from paceline.inspection.report import Report, Tensor, listed
-from paceline.inspection.wire import mapped
+from paceline.inspection.report import Report, Tensor, listed, tensors
+from paceline.runtimes import ubjson
+from paceline.runtimes.wire import mapped
+from paceline.workers.python.boosters import LIGHTGBM_CLASSIFIERS, is_classifier, real_names
+from paceline.workers.python.estimators import inputs_of, output_names
+from paceline.workers.service import ITEMS
 
 _MOST_JSON_BYTES: Final = 2 << 30
 _MOST_LINE: Final = 16 << 20
 _MOST_HEAD_LINES: Final = 1000
 _CBM: Final = b"CBM1"
+_LABELS: Final = {"Integer": "INT64", "Float": "FP64", "Boolean": "BOOL", "String": "BYTES"}
 _RELEASE: Final = re.compile(r"release (\d+(?:\.\d+)*)")
 
 
@@ -30,6 +34,7 @@ class _Parameters(msgspec.Struct):
     num_class: str = "0"
     num_feature: str = "0"
     num_nodes: str = "0"
+    num_target: str = "1"
 
 
 class _Tree(msgspec.Struct):
@@ -85,8 +90,12 @@ def read_xgboost(path: Path, report: Report) -> None:
     report.about["objective"] = learner.objective.name[:200]
     report.about["trees"] = len(booster.model.trees)
     report.about["nodes"] = sum(_number(tree.tree_param.num_nodes) for tree in booster.model.trees)
-    report.about["classes"] = _number(learner.learner_model_param.num_class)
-    _columns(_number(learner.learner_model_param.num_feature), learner.feature_names, "FP32", report)
+    told = learner.learner_model_param
+    classes = _number(told.num_class)
+    report.about["classes"] = classes
+    _takes(_number(told.num_feature), learner.feature_names, report)
+    width = max(classes, _number(told.num_target))
+    _gives(classifies=is_classifier(learner.objective.name), width=width, report=report)
 
 
 def read_lightgbm(path: Path, report: Report) -> None:
@@ -113,8 +122,10 @@ def read_lightgbm(path: Path, report: Report) -> None:
     report.made_by, report.versions["format"] = "LightGBM", head.get("version", "?")[:32]
     report.operators = {"gbdt": 1}
     report.about |= {"objective": head.get("objective", "none: it is the user's own")[:200], "trees": trees}
-    report.about |= {"leaves": leaves, "classes": _number(head.get("num_class", "1"))}
-    _columns(_number(head["max_feature_idx"]) + 1, head.get("feature_names", "").split(), "FP64", report)
+    classes = _number(head.get("num_class", "1"))
+    report.about |= {"leaves": leaves, "classes": classes}
+    _takes(_number(head["max_feature_idx"]) + 1, head.get("feature_names", "").split(), report)
+    _gives(classifies=head.get("objective", "").startswith(LIGHTGBM_CLASSIFIERS), width=classes, report=report)
 
 
 def read_catboost(path: Path, report: Report) -> None:
@@ -134,14 +145,24 @@ def read_catboost(path: Path, report: Report) -> None:
         trees = core.table(1)
         report.about |= {"trees": trees.length(2), "leaves": trees.length(8), "outputs": trees.number(0, 1)}
         floats, categories, texts = trees.length(5), trees.length(4), trees.length(12)
+        named = sorted((feature.number(2), feature.text(4)) for feature in trees.tables(5))
     except Damaged as error:
         raise _broken(path, str(error)) from error
     report.operators = {"oblivious trees" if trees.length(10) == 0 else "trees": 1}
     version = _RELEASE.search(told.get("catboost_version_info", ""))
     report.made_by = f"CatBoost {version[1]}" if version else "CatBoost"
-    report.about["objective"] = _loss(told.get("params", ""))
+    report.about["objective"] = _word_in(told.get("params", ""), "loss_function", "type") or "?"
     report.about |= {"number columns": floats, "category columns": categories, "text columns": texts}
-    _columns(floats + categories + texts, [], "FP32" if not categories + texts else None, report)
+    if categories or texts:
+        report.inputs, report.outputs = tensors(ITEMS.inputs), tensors(ITEMS.outputs)
+        return
+    _takes(floats, [name or str(place) for place, name in named], report)
+    _gives(
+        classifies="class_params" in told,
+        width=int(report.about["outputs"]),
+        report=report,
+        label=_LABELS.get(_word_in(told.get("class_params", ""), "class_label_type")),
+    )
 
 
 def _xgboost(data: memoryview) -> _XGBoost:
@@ -151,17 +172,33 @@ def _xgboost(data: memoryview) -> _XGBoost:
     return msgspec.json.decode(data, type=_XGBoost)
 
 
-def _loss(parameters: str) -> str:
+def _word_in(text: str, *keys: str) -> str:
+    """What stands in a document under a path of keys; "" where there is nothing."""
     try:
-        return word(decoded(parameters.encode()), "loss_function", "type") or "?"
+        return word(decoded(text.encode()), *keys)
     except NotJson:
-        return "?"
+        return ""
 
 
-def _columns(count: int, names: list[str], datatype: str | None, report: Report) -> None:
-    report.inputs = [Tensor(name="input", datatype=datatype, shape=[-1, count])]
+def _takes(count: int, names: list[str], report: Report) -> None:
+    report.inputs = tensors(inputs_of(count, real_names(names), needs_frame=False, takes_text=False))
     if names:
         report.about["columns"] = listed(names)[:1000]
+
+
+def _gives(*, classifies: bool, width: int, report: Report, label: str | None = "INT64") -> None:
+    """Say what it puts out.
+
+    Args:
+        width: of what the trees add up for a row; at most 1: a number, or the probability of the second of two classes.
+    """
+    shapes: dict[str, tuple[str | None, list[int | str]]] = {
+        "label": (label, [-1]),
+        "probabilities": ("FP64", [-1, max(2, width)]),
+        "prediction": ("FP64", [-1, width] if width > 1 else [-1]),
+    }
+    names = output_names(classifies=classifies, has_probabilities=True)
+    report.outputs = [Tensor(name=name, datatype=shapes[name][0], shape=shapes[name][1]) for name in names]
 
 
 def _number(text: str) -> int:

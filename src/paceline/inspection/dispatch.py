@@ -26,7 +26,7 @@ _READERS: Final[Mapping[str, tuple[str, str]]] = {
     "lightgbm": ("boosters", "read_lightgbm"),
     "catboost": ("boosters", "read_catboost"),
     "pickle": ("pickles", "read"),
-    "skops": ("pickles", "read_skops"),
+    "skops": ("skops", "read"),
 }
 """By format: the module, imported when it is wanted, and its function."""
 
@@ -58,11 +58,6 @@ def inspect(path: Path) -> Report:
     report.size_bytes = _size_bytes(source.path)
     report.settle()
     return report
-
-
-def formats() -> set[str]:
-    """The formats of `paceline.runtimes.formats` that have a reader: all of them."""
-    return set(_READERS)
 
 
 def _code(source: Source) -> Report | None:

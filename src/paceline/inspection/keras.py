@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from paceline.inspection.archive import Archive
 from paceline.inspection.documents import NotJson, at, decoded, items, objects, word
 from paceline.inspection.names import judge
 from paceline.inspection.report import Report, Tensor, counted, listed
+from paceline.runtimes.archive import Archive
 from paceline.runtimes.keras_file import PACKAGES
+from paceline.runtimes.savedmodel_file import in_natural_order
 
 _MOST_CONFIG_BYTES: Final = 64 << 20
 _MOST_METADATA_BYTES: Final = 1 << 16
@@ -59,11 +60,13 @@ def _about_layers(config: Any, report: Report) -> None:
     report.about["class"] = word(config, "class_name")
     report.about["layers"] = len(layers)
     report.operators = counted(word(each, "class_name") or "?" for each in _all_layers(layers))
-    report.inputs = [_input(each) for each in layers if word(each, "class_name") == "InputLayer"]
-    ends = _named(at(config, "config", "output_layers")) or [word(layers[-1], "config", "name")] if layers else []
-    report.outputs = [Tensor(name=name) for name in ends]
-    if not report.inputs:
+    inputs = {word(each, "config", "name"): _input(each) for each in layers if word(each, "class_name") == "InputLayer"}
+    if not inputs:
         report.find("note", "its inputs are not told: it is built by its own code, or when it is called first")
+        return
+    order = _named(at(config, "config", "input_layers"))
+    report.inputs = [inputs[name] for name in dict.fromkeys([*order, *inputs]) if name in inputs]
+    report.outputs = _outputs(at(config, "config", "output_layers"))
 
 
 def _all_layers(layers: list[Any]) -> list[Mapping[str, Any]]:
@@ -78,14 +81,23 @@ def _input(layer: Mapping[str, Any]) -> Tensor:
     config = at(layer, "config")
     shape = items(config, "batch_shape") or items(config, "batch_input_shape")
     dtype = word(config, "dtype") or word(config, "dtype", "config", "name")
-    sizes: list[int | str] = [size if isinstance(size, int) else -1 for size in shape]
+    # It is exported with any number of rows, whatever it was built with.
+    sizes: list[int | str] = [-1, *(size if isinstance(size, int) else -1 for size in shape[1:])]
     return Tensor(name=word(config, "name"), datatype=_TYPES.get(dtype, dtype or None), shape=sizes)
+
+
+def _outputs(layers: Any) -> list[Tensor] | None:
+    """What the model puts out is called by its place, or by its key where it returns a dict."""
+    if isinstance(layers, dict):
+        return [Tensor(name=name) for name in in_natural_order(layers)]
+    count = len(_named(layers)) if layers else 1
+    return [Tensor(name=f"output_{place}") for place in range(count)] if count else None
 
 
 def _named(layers: Any) -> list[str]:
     """The names of layers; the forms are ["out", 0, 0], [["a", 0, 0], ["b", 0, 0]] and {"key": ["a", 0, 0]}."""
     if isinstance(layers, dict):
-        layers = list(layers.values())
+        layers = [layers[key] for key in sorted(layers)]
     if not isinstance(layers, list) or not layers:
         return []
     if isinstance(layers[0], str):

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from paceline.core.errors import ModelLoadError
-from paceline.inspection import wire
+from paceline.core.paths import names_inside
 from paceline.inspection.report import Report, Tensor, by_count, listed
-from paceline.runtimes.onnx_file import MOST_NODES, leads_out
+from paceline.reports.units import BYTES
+from paceline.runtimes import wire
+from paceline.runtimes.onnx_file import MOST_NODES
 
 _DEEPEST: Final = 100
 _MOST_RANK: Final = 64
@@ -193,13 +195,10 @@ def _type(kind: memoryview, depth: int) -> tuple[str | None, list[int | str] | N
             shapes = list(wire.messages(value, 2))
             shape = [_dimension(each) for each in wire.messages(shapes[0], 1)] if shapes else None
             return _TYPES.get(code, (f"type {code}", 0))[0], shape
-        if number in (4, 9):
-            inner, _ = _type(wire.first(value, 1), depth + 1)
-            return f"{'list' if number == 4 else 'optional'} of {inner}", None
-        if number == 5:
-            inner, _ = _type(wire.first(value, 2), depth + 1)
-            key = _TYPES.get(wire.number(value, 1), ("?", 0))[0]
-            return f"map of {key} to {inner}", None
+        if number in (4, 5):  # a list, a map: served as one tensor, whose shape is found by running it
+            return _type(wire.first(value, 1 if number == 4 else 2), depth + 1)[0], None
+        if number == 9:
+            return f"optional of {_type(wire.first(value, 1), depth + 1)[0]}", None
     return None, None
 
 
@@ -216,8 +215,8 @@ def _judge(path: Path, report: Report, found: _Found, size_bytes: int) -> None:
     _judge_domains(report, found)
     data_bytes = _judge_locations(path, report, found)
     if found.weight_bytes > size_bytes + data_bytes:
-        report.find("odd", f"its weights are said to take {int(found.weight_bytes)} bytes, which are not there")
-    first = {each.shape[0] for each in report.inputs if each.shape}
+        report.find("odd", f"its weights are said to take {BYTES.plain(found.weight_bytes)}, which are not there")
+    first = {each.shape[0] for each in report.inputs or () if each.shape}
     if first and all(isinstance(size, int) and size > 0 for size in first):
         report.find(
             "note",
@@ -242,7 +241,7 @@ def _judge_domains(report: Report, found: _Found) -> None:
 
 def _judge_locations(path: Path, report: Report, found: _Found) -> int:
     """Report on external data; its size in bytes."""
-    outside = sorted(each for each in found.locations if leads_out(path, each))
+    outside = sorted(each for each in found.locations if not names_inside(each, path.parent))
     inside = sorted(found.locations.difference(outside))
     if outside:
         report.find(

@@ -258,7 +258,7 @@ class _Machine:
         made.state = state
         if self._step_over and str(made.of) == "joblib.numpy_pickle.NumpyArrayWrapper":
             self._program.arrays += 1
-            self._step_over_array(state)
+            self._step_over_array(made, state)
 
     def extension(self, _: Any) -> None:
         self._hidden("an extension code, whose meaning the reader's own registry decides")
@@ -271,13 +271,14 @@ class _Machine:
         self._pop()
         self._stack.append(_OTHER)
 
-    def _step_over_array(self, state: Any) -> None:
+    def _step_over_array(self, made: Made, state: Any) -> None:
         told = state.by_key if isinstance(state, Many) else {}
         shape, dtype = told.get("shape"), told.get("dtype")
         if not isinstance(shape, tuple) or not all(isinstance(size, int) and size >= 0 for size in shape):
             raise Broken("an array of joblib's has no readable shape")
         if has_objects(dtype, 0):
-            follow(self._stream, self._program, self._depth + 1)
+            objects = _follow(self._stream, self._program, self._depth + 1, True)
+            made.state = objects.state if isinstance(objects, Made) else None
             return
         if isinstance(told.get("numpy_array_alignment_bytes"), int):
             self._stream.skip(int.from_bytes(self._stream.read(1), "little"))
@@ -309,7 +310,7 @@ _ACTIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
-def follow(stream: Stream, program: Program, depth: int = 0, *, step_over: bool = True) -> Program:
+def follow(stream: Stream, program: Program, *, step_over: bool = True) -> Program:
     """Follow the next pickle of a stream.
 
     Args:
@@ -318,15 +319,18 @@ def follow(stream: Stream, program: Program, depth: int = 0, *, step_over: bool 
     Raises:
         Broken: it cannot be followed to its end; the program has what was found until there.
     """
+    program.result = _follow(stream, program, 0, step_over)
+    return program
+
+
+def _follow(stream: Stream, program: Program, depth: int, step_over: bool) -> Any:
+    """The stand-in for what comes out of a pickle, inside of others or not."""
     if depth > MOST_NESTED:
         raise Broken(f"pickles inside of pickles, more than {MOST_NESTED} deep")
     try:
-        result = _Machine(stream, program, depth, step_over).run()
+        return _Machine(stream, program, depth, step_over).run()
     except (ValueError, TypeError, UnicodeDecodeError, IndexError, OverflowError, MemoryError) as error:
         raise Broken(str(error) or type(error).__name__) from error
-    if depth == 0:
-        program.result = result
-    return program
 
 
 def _of_python_3(module: str, name: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -18,6 +19,8 @@ from paceline.inspection.report import Report, Tensor, by_count
 
 _MOST_LAYERS: Final = 250_000
 _MOST_BYTES: Final = 1 << 30
+_MOST_NAMES: Final = 10_000
+_COMMA: Final = re.compile(r"(?<!\\),")
 _TYPES: Final = {
     "f16": "FP16", "f32": "FP32", "f64": "FP64", "bf16": "BF16", "boolean": "BOOL", "string": "BYTES",
     "i8": "INT8", "i16": "INT16", "i32": "INT32", "i64": "INT64", "u8": "UINT8", "u16": "UINT16", "u32": "UINT32",
@@ -41,6 +44,7 @@ class _Layer:
     number: str
     name: str
     kind: str
+    named: str
     data: Mapping[str, str] = field(default_factory=dict)
     ports: list[_Port] = field(default_factory=list)
 
@@ -55,6 +59,8 @@ class _Walk:
         self.count = 0
         self.operators: dict[str, int] = {}
         self.parameters = 0
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
         self._producers: dict[tuple[str, str], str] = {}
         self._results: dict[str, int] = {}  # by number of the layer: where the output stands in the report
 
@@ -95,20 +101,21 @@ class _Walk:
             raise _Refused(f"more than {_MOST_LAYERS} layers")
         kind = attributes.get("type", "?")[:200]
         self.operators[kind] = self.operators.get(kind, 0) + 1
-        self._layers.append(_Layer(attributes.get("id", ""), attributes.get("name", "?")[:1000], kind))
+        name = attributes.get("name", "?")[:1000]
+        self._layers.append(_Layer(attributes.get("id", ""), name, kind, _any_of(attributes.get("output_names", ""))))
 
     def _port(self, layer: _Layer, attributes: dict[str, str]) -> None:
-        name = (attributes.get("names") or layer.name).partition(",")[0]
+        name = layer.named or _any_of(attributes.get("names", ""))
         layer.ports.append(_Port(name, attributes.get("precision", "")))
         if len(self._layers) == 1:
             self._producers[layer.number, attributes.get("id", "")] = name
 
     def _edge(self, attributes: dict[str, str]) -> None:
-        """An output is called as the port that leads to it, which is only known now."""
+        """An output that has no name is called as the port that leads to it, which is only known now."""
         name = self._producers.get((attributes.get("from-layer", ""), attributes.get("from-port", "")))
         index = self._results.get(attributes.get("to-layer", ""))
-        if name is not None and index is not None:
-            self._report.outputs[index].name = name
+        if name and index is not None:
+            self.outputs[index].name = self.outputs[index].name or name
 
     def _finish(self, layer: _Layer) -> None:
         if layer.kind == "Const":
@@ -119,10 +126,10 @@ class _Walk:
         port = layer.ports[0]
         datatype = _TYPES.get(layer.data.get("element_type", ""), port.datatype or None)
         if layer.kind == "Parameter":
-            self._report.inputs.append(Tensor(name=port.name, datatype=datatype, shape=port.shape))
+            self.inputs.append(Tensor(name=port.name, datatype=datatype, shape=port.shape))
         elif layer.kind == "Result":
-            self._results[layer.number] = len(self._report.outputs)
-            self._report.outputs.append(Tensor(name=port.name, datatype=datatype, shape=port.shape))
+            self._results[layer.number] = len(self.outputs)
+            self.outputs.append(Tensor(name=port.name, datatype=datatype, shape=port.shape))
 
 
 def read(path: Path, report: Report) -> None:
@@ -146,7 +153,16 @@ def read(path: Path, report: Report) -> None:
     report.operators = by_count(walk.operators)
     report.parameters = walk.parameters
     report.about["layers"] = walk.count
+    report.inputs, report.outputs = walk.inputs, walk.outputs
+    if not all(each.name for each in [*walk.inputs, *walk.outputs]):
+        report.find("odd", "an input or output has no name: it cannot be served", "name it: port.set_names({'x'})")
     _weights(path, report)
+
+
+def _any_of(names: str) -> str:
+    """The one of several names that OpenVINO takes: the first by the alphabet. A comma in a name has a backslash."""
+    found = [each.replace("\\,", ",") for each in _COMMA.split(names[:_MOST_NAMES])]
+    return min(filter(None, found), default="")
 
 
 def _refuse(*_: object) -> None:

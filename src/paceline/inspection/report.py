@@ -1,7 +1,7 @@
 """What is said of a model file? The document behind `paceline inspect`, in the terminal and as JSON.
 
 Rules:
-- Sizes are bytes. Fields may be added; `schema` counts changes that break readers.
+- Sizes are bytes. `document` says which one this is. Fields may be added; `schema` counts changes that break readers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
+
+from paceline.core.tensors import TensorSpec
+from paceline.workers import frames
 
 SCHEMA = 1
 
@@ -58,10 +61,11 @@ class Import(msgspec.Struct, kw_only=True):
     why: str
 
 
-class Report(msgspec.Struct, kw_only=True):
+class Report(msgspec.Struct, kw_only=True, tag_field="document", tag="inspection"):
     """A model file, folder or piece of code.
 
     Attributes:
+        inputs, outputs: as they are served: with these names, in this order. None: only loading it tells.
         format: as `paceline.runtimes.formats` calls it, or `python`, `r`, `pipeline`, `bundle`, `repository`, ...
         made_by: what wrote it, as it says itself.
         versions: such as `opset` -> `17`.
@@ -82,8 +86,8 @@ class Report(msgspec.Struct, kw_only=True):
     size_bytes: int = 0
     made_by: str | None = None
     versions: dict[str, str] = {}
-    inputs: list[Tensor] = []
-    outputs: list[Tensor] = []
+    inputs: list[Tensor] | None = None
+    outputs: list[Tensor] | None = None
     operators: dict[str, int] = {}
     parameters: int | None = None
     weight_bytes: int | None = None
@@ -106,6 +110,18 @@ class Report(msgspec.Struct, kw_only=True):
         """Set `safety`, once everything has been found."""
         levels = {finding.level for finding in self.findings} | {inner.safety for inner in self.contains}
         self.safety = "unsafe" if "unsafe" in levels else "unknown" if "unknown" in levels else "safe"
+
+
+def tensors(specs: Iterable[TensorSpec | frames.Tensor]) -> list[Tensor]:
+    """As a report has what is known of a signature."""
+    return [
+        Tensor(
+            name=each.name,
+            datatype=each.datatype.label if isinstance(each, TensorSpec) else each.datatype,
+            shape=list(each.shape),
+        )
+        for each in specs
+    ]
 
 
 def counted(names: Iterable[str]) -> dict[str, int]:

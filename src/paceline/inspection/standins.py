@@ -68,6 +68,27 @@ class Many:
                 self.by_key[key] = value
 
 
+def entries(value: Any) -> list[Any]:
+    """What is in a list, a tuple or an array of objects; nothing where it is none, or was not kept."""
+    if isinstance(value, Made):
+        value = value.state[4] if isinstance(value.state, tuple) and len(value.state) == 5 else None
+    return value.items if isinstance(value, Many) else list(value) if isinstance(value, tuple) else []
+
+
+def array_texts(value: Any) -> list[str] | None:
+    """The texts in an array of objects; None: it is none of texts."""
+    found = entries(value)
+    return found if found and all(isinstance(each, str) for each in found) else None
+
+
+def array_kind(value: Any) -> str | None:
+    """The letter of an array's type, such as `f`, `U` or `O`; None: it is not told."""
+    state = value.state if isinstance(value, Made) else None
+    dtype = state.by_key.get("dtype") if isinstance(state, Many) else state[2] if isinstance(state, tuple) else None
+    match = _ITEM_SIZE.fullmatch(_code(dtype))
+    return match[1] if match else None
+
+
 def may_be_text(value: Any) -> bool:
     """True unless it is known not to be a `str`: what a class makes is none, nor is an array or its type."""
     if isinstance(value, str):
@@ -105,11 +126,16 @@ def item_bytes(dtype: Any) -> int:
     Raises:
         Broken: the type is none that can be read.
     """
-    code = dtype.args[0] if isinstance(dtype, Made) and isinstance(dtype.args, tuple) and dtype.args else None
-    match = _ITEM_SIZE.fullmatch(code) if isinstance(code, str) else None
+    match = _ITEM_SIZE.fullmatch(_code(dtype))
     if match is None:
         raise Broken("an array of joblib's has no readable type")
     letter, digits = match.groups()
     if not digits:
         return _NATURAL.get(letter, 8)
     return int(digits) * (4 if letter == "U" else 1)
+
+
+def _code(dtype: Any) -> str:
+    """What a numpy type is made of, such as `<f8`; "" where that is not seen."""
+    code = dtype.args[0] if isinstance(dtype, Made) and isinstance(dtype.args, tuple) and dtype.args else None
+    return code if isinstance(code, str) else ""

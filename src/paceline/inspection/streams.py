@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from paceline.core.errors import ModelLoadError
+from paceline.runtimes.archive import MOST_RATIO, RATIO_FREE_BYTES
 
 _PIECE_BYTES: Final = 1 << 18
 _MOST_LINE_BYTES: Final = 1 << 20
 _MOST_BYTES: Final = 8 << 30
-_MOST_RATIO: Final = 200
-_RATIO_FREE_BYTES: Final = 64 << 20  # a small bomb does no harm
 _LZMA_MEMORY_BYTES: Final = 256 << 20  # a file says itself how much it wants
 
 _ZLIB: Final = tuple(bytes((0x78, second)) for second in (0x01, 0x5E, 0x9C, 0xDA))
@@ -130,7 +129,7 @@ def _unpacked(path: Path, kind: str) -> Iterator[bytes]:
         with path.open("rb") as file:
             for piece in _pieces(file, kind):
                 total += len(piece)
-                if total > _MOST_BYTES or (total > _RATIO_FREE_BYTES and total > _MOST_RATIO * file.tell()):
+                if total > _MOST_BYTES or (total > RATIO_FREE_BYTES and total > MOST_RATIO * file.tell()):
                     raise ModelLoadError(f"{path}: {file.tell()} bytes unpack to more than {total}: a bomb")
                 yield piece
     except (zlib.error, lzma.LZMAError, EOFError, OSError) as error:

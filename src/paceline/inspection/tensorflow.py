@@ -6,14 +6,17 @@ saved_object_graph.proto of TensorFlow; they cannot change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Final
 
 from paceline.core.errors import ModelLoadError
-from paceline.inspection import wire
-from paceline.inspection.report import Report, Tensor, by_count, listed
-from paceline.runtimes.savedmodel_file import REACHES_OUT
+from paceline.inspection.report import Report, Tensor, counted, listed
+from paceline.runtimes import wire
+from paceline.runtimes.savedmodel_file import SIGNATURE, TAG, in_natural_order
+from paceline.runtimes.savedmodel_rules import INITIALIZES, REPLACES, Graph, Node, fills_tables, node_of, reaching_out
 
 _MOST_NODES: Final = 1_000_000
 _TYPES: Final[dict[int, tuple[str, int]]] = {
@@ -21,6 +24,7 @@ _TYPES: Final[dict[int, tuple[str, int]]] = {
     8: ("COMPLEX64", 8), 9: ("INT64", 8), 10: ("BOOL", 1), 14: ("BF16", 2), 17: ("UINT16", 2), 19: ("FP16", 2),
     20: ("resource", 0), 21: ("variant", 0), 22: ("UINT32", 4), 23: ("UINT64", 8),
 }  # fmt: skip
+_SIGN: Final = "export it with model.export(), or signatures="
 _SAVED_FOR_LOADING: Final = "__saved_model_init_op"
 
 
@@ -31,23 +35,28 @@ def read(folder: Path, report: Report) -> None:
         ModelLoadError: the file is no SavedModel, or an absurd one.
     """
     path = folder / "saved_model.pb"
-    operators: dict[str, int] = {}
     try:
-        graph = wire.first(wire.mapped(path), 2)
-        if not len(graph):
-            raise wire.Malformed("it has no graph")
-        _about(graph, report)
-        _count(wire.first(graph, 2), operators, path)
-        _signature(graph, report)
-        _variables(wire.first(graph, 7), report)
+        saved = _for_serving(wire.messages(wire.mapped(path), 2))
+        _about(saved, report)
+        _signature(saved, report)
+        _variables(wire.first(saved, 7), report)
+        graph = graph_of(saved, path)
     except wire.Malformed as error:
         raise ModelLoadError(
             f"{path}: cannot be read: it is no SavedModel, or a part of one ({error})", hint="export it again"
         ) from error
-    report.operators = by_count(operators)
-    report.about["nodes"] = sum(operators.values())
+    report.operators = counted(node.operator for node in graph.all_nodes())
+    report.about["nodes"] = sum(report.operators.values())
     report.weight_bytes = sum(each.stat().st_size for each in folder.glob("variables/variables.data-*"))
-    _judge(operators, folder, report)
+    _judge(graph, folder, report)
+
+
+def _for_serving(graphs: Iterator[memoryview]) -> memoryview:
+    """The graph that is served; where there is none, the first."""
+    found = list(graphs)
+    if not found:
+        raise wire.Malformed("it has no graph")
+    return next((each for each in found if [wire.text(tag) for tag in wire.messages(each, 1, 4)] == [TAG]), found[0])
 
 
 def _about(graph: memoryview, report: Report) -> None:
@@ -57,17 +66,57 @@ def _about(graph: memoryview, report: Report) -> None:
     report.about["tags"] = listed(wire.text(tag) for tag in wire.messages(told, 4))
 
 
-def _count(graph: memoryview, operators: dict[str, int], path: Path) -> None:
-    """Count the nodes of the graph, and of its functions."""
-    bodies = [(graph, 1), *((function, 3) for function in wire.messages(wire.first(graph, 2), 1))]
-    nodes = 0
-    for body, number in bodies:
-        for node in wire.messages(body, number):
-            nodes += 1
-            if nodes > _MOST_NODES:
-                raise ModelLoadError(f"{path}: cannot be read: more than {_MOST_NODES} nodes")
-            name = wire.text(wire.first(node, 2))
-            operators[name] = operators.get(name, 0) + 1
+def graph_of(saved: memoryview, path: Path) -> Graph:
+    """What runs when, as `Graph` has it.
+
+    Raises:
+        ModelLoadError: it has absurdly many nodes.
+        wire.Malformed: it is no graph.
+    """
+    counter = count()
+    functions: dict[str, list[Node]] = {}
+    called = {_name(function) for function in wire.messages(saved, 7, 2)}
+    for function in wire.messages(saved, 2, 2, 1):
+        name = _name(wire.first(function, 1))
+        functions[name] = [_node(each, path, counter)._replace(inputs=()) for each in wire.messages(function, 3)]
+        if REPLACES in map(_name, wire.messages(function, 5)):
+            called.add(name)
+    for gradient in wire.messages(saved, 2, 2, 2):
+        node = Node("", "SymbolicGradient", (), (_name(gradient, 2),))
+        functions.setdefault(_name(gradient), []).append(node)
+    run = [_name(output) for output in wire.messages(saved, 5, 2, 2, 2)]
+    for collection in wire.messages(saved, 4):
+        if _name(collection) in INITIALIZES:
+            run += [wire.text(each) for each in wire.messages(collection, 2, 1, 1)]
+    return Graph(
+        nodes=[_node(each, path, counter) for each in wire.messages(saved, 2, 1)],
+        functions=functions,
+        run={node_of(each) for each in run},
+        called=called,
+        restored={node_of(_name(saver, 3)) for saver in wire.messages(saved, 3)},
+    )
+
+
+def _node(node: memoryview, path: Path, counter: Iterator[int]) -> Node:
+    if next(counter) >= _MOST_NODES:
+        raise ModelLoadError(f"{path}: cannot be read: more than {_MOST_NODES} nodes")
+    name, operator, inputs, calls = "", "", [], []
+    for number, value in wire.fields(node):
+        if isinstance(value, int):
+            continue
+        if number == 1:
+            name = wire.text(value)
+        elif number == 2:
+            operator = wire.text(value)
+        elif number == 3:
+            inputs.append(node_of(wire.text(value)))
+        elif number == 5:
+            calls += [_name(each) for each in (*wire.messages(value, 2, 10), *wire.messages(value, 2, 1, 9))]
+    return Node(name, operator, inputs, calls)
+
+
+def _name(message: memoryview, field: int = 1) -> str:
+    return wire.text(wire.first(message, field))
 
 
 def _signature(graph: memoryview, report: Report) -> None:
@@ -75,12 +124,18 @@ def _signature(graph: memoryview, report: Report) -> None:
     signatures = {wire.text(wire.first(each, 1)): wire.first(each, 2) for each in wire.messages(graph, 5)}
     names = [name for name in signatures if name != _SAVED_FOR_LOADING]
     if not names:
-        report.find("odd", "it has no signature: it cannot be served", "export it with model.export(), or signatures=")
+        report.find("odd", "it has no signature: it cannot be served", _SIGN)
         return
-    chosen = "serving_default" if "serving_default" in names else names[0]
     report.about["signatures"] = listed(names)
-    report.inputs = [_tensor(each) for each in wire.messages(signatures[chosen], 1)]
-    report.outputs = [_tensor(each) for each in wire.messages(signatures[chosen], 2)]
+    if SIGNATURE not in signatures:
+        report.find("odd", f"it has no signature {SIGNATURE}: it cannot be served", _SIGN)
+        return
+    report.inputs, report.outputs = (_tensors(signatures[SIGNATURE], number) for number in (1, 2))
+
+
+def _tensors(signature: memoryview, number: int) -> list[Tensor]:
+    found = {each.name: each for each in map(_tensor, wire.messages(signature, number))}
+    return [found[name] for name in in_natural_order(found)]
 
 
 def _tensor(entry: memoryview) -> Tensor:
@@ -113,15 +168,13 @@ def _variables(objects: memoryview, report: Report) -> None:
     report.parameters = total if found else None
 
 
-def _judge(operators: dict[str, int], folder: Path, report: Report) -> None:
-    names = set(operators)
-    found = [f"{name} {REACHES_OUT[name]}" for name in sorted(names & REACHES_OUT.keys())]
+def _judge(graph: Graph, folder: Path, report: Report) -> None:
+    found = [f"{name} {how}" for name, how in reaching_out(graph).items()]
     if found:
         report.find("unsafe", f"when it runs, {listed(found)}", "do not serve it unread")
-    reads = sorted(name for name in names if name.startswith("InitializeTableFromTextFile"))
-    if reads and not any((folder / "assets").glob("*")):
-        report.find("unsafe", f"tables that are filled from files, and the model has none: {listed(reads)}")
+    if fills_tables(graph) and not any((folder / "assets").glob("*")):
+        report.find("unsafe", "it fills tables from files, and has none of its own")
     if (folder / "assets.extra").is_dir():
         report.find("note", "assets.extra lies beside it; serving does not use it, but for requests to warm up with")
-    if not (folder / "variables").is_dir() and names & {"VarHandleOp", "RestoreV2"}:
+    if not (folder / "variables").is_dir() and report.operators.keys() & {"VarHandleOp", "RestoreV2"}:
         report.find("note", "it has no folder of variables: its weights are constants, or missing")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paceline.inspection.report import Finding, Import, Report, Tensor, listed
+from paceline.reports.units import BYTES
 
 _MOST_OPERATORS: Final = 12
 _MOST_IMPORTS: Final = 20
@@ -60,13 +61,16 @@ def _print(rows: list[_Row], console: Console) -> None:
 
 def _rows(report: Report) -> Iterator[_Row]:
     yield "file", Text(printable(report.path), "bold")
-    yield _row("format", report.title + (f", {size_text(report.size_bytes)}" if report.size_bytes else ""))
+    yield _row("format", report.title + (f", {BYTES.plain(report.size_bytes)}" if report.size_bytes else ""))
     if report.made_by:
         yield _row("made by", report.made_by)
     if report.versions:
         yield _row("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items()))
-    yield from _several("inputs", [_tensor(each) for each in report.inputs], _MOST_TENSORS)
-    yield from _several("outputs", [_tensor(each) for each in report.outputs], _MOST_TENSORS)
+    for label, tensors in (("inputs", report.inputs), ("outputs", report.outputs)):
+        if tensors is not None:
+            yield from _several(label, [_tensor(each) for each in tensors], _MOST_TENSORS)
+        elif report.serve and not report.contains:
+            yield _row(label, "only loading it tells")
     if report.operators:
         label = "imports" if report.format in ("python", "r") else "operators"
         yield _row(label, listed((f"{name} {count}" for name, count in report.operators.items()), _MOST_OPERATORS))
@@ -127,15 +131,5 @@ def _tensor(tensor: Tensor) -> str:
 
 def _weights(report: Report) -> str:
     parameters = "" if report.parameters is None else f"{report.parameters:,} parameters"
-    size = size_text(report.weight_bytes) if report.weight_bytes else ""
+    size = BYTES.plain(report.weight_bytes) if report.weight_bytes else ""
     return ", ".join(filter(None, (parameters, size)))
-
-
-def size_text(size_bytes: int) -> str:
-    """Such as `1.5 MB`; sizes count in powers of two."""
-    size = float(size_bytes)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if size < 1024 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")

@@ -7,13 +7,15 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from paceline.inspection.archive import Archive
+from paceline.inspection import torch_outputs
 from paceline.inspection.documents import NotJson, at, decoded, items, word
 from paceline.inspection.opcodes import Program, follow
 from paceline.inspection.pickles import describe
-from paceline.inspection.report import Report, Tensor, by_count, counted, listed
+from paceline.inspection.report import Report, Tensor, counted, listed
 from paceline.inspection.standins import Broken, Made, Name
 from paceline.inspection.streams import Stream, opened
+from paceline.runtimes import torch_rules
+from paceline.runtimes.archive import Archive
 
 _MOST_CODE_BYTES: Final = 64 << 20
 _MOST_JSON_BYTES: Final = 256 << 20
@@ -22,9 +24,7 @@ _ZIP: Final = b"PK"
 _TYPES: Final = {1: "UINT8", 2: "INT8", 3: "INT16", 4: "INT32", 5: "INT64", 6: "FP16", 7: "FP32", 8: "FP64",
                  10: "COMPLEX64", 11: "COMPLEX128", 12: "BOOL", 13: "BF16", 28: "UINT16"}  # fmt: skip
 _CALL: Final = re.compile(rb"\b(?:torch|ops(?:\.\w+)?)\.(\w+)\(")
-_NAMESPACE: Final = re.compile(rb"\bops\.(\w+)\.")
-_FILES: Final = frozenset({"save", "load", "from_file"})
-_ARGUMENT: Final = re.compile(r"(\w+): ([\w.\[\], ]+?)(?:=[^,]*)?(?=,\s*\w+:|$)")
+_ARGUMENT: Final = re.compile(r"(\w+): ([\w.\[\], ]+?)(=[^,]*)?(?=,\s*\w+:|$)")
 
 
 def read(path: Path, report: Report) -> None:
@@ -45,7 +45,7 @@ def read(path: Path, report: Report) -> None:
         root = pickled.removesuffix("data.pkl")
         code = [name for name in archive.entries if name.startswith(f"{root}code/") and name.endswith(".py")]
         report.weight_bytes = sum(size for name, size in archive.entries.items() if name.startswith(f"{root}data/"))
-        program, broken = _program(archive.stream(pickled))
+        program, broken = _program(Stream(archive.pieces(pickled)))
         report.parameters = program.numbers
         if code or f"{root}constants.pkl" in archive.entries:
             _script(archive, code, program, report)
@@ -62,22 +62,19 @@ def read_exported(path: Path, report: Report) -> None:
         ModelLoadError: it is no such file.
     """
     with Archive(path) as archive:
-        name = archive.find("models/model.json") or archive.find("serialized_exported_program.json")
+        name = archive.find("models/model.json")
         if name is None:
-            raise archive.broken("it holds no exported program")
-        try:
-            program = decoded(archive.read(name, _MOST_JSON_BYTES))
-        except NotJson as error:
-            raise archive.broken(f"{name}: {error}") from error
+            raise archive.broken("it holds no exported program, or one of PyTorch 2.7 and older")
+        _exported(_document(archive, name), report)
         report.weight_bytes = sum(size for each, size in archive.entries.items() if "/data/weights/" in each)
-        pickled = [each for each in archive.entries if each.endswith((".pkl", ".pickle"))]
-        compiled = [each for each in archive.entries if each.endswith((".so", ".o", ".cubin"))]
-        _pickles_inside(archive, report)
-    if compiled:
-        report.find("unsafe", f"it holds machine code: {listed(compiled)}", "compile it yourself from the .pt2")
-    if pickled:
-        report.find("unknown", f"it holds pickles: {listed(pickled)}")
-    _exported(program, report)
+        _records(archive, report)
+
+
+def _document(archive: Archive, name: str) -> Any:
+    try:
+        return decoded(archive.read(name, _MOST_JSON_BYTES))
+    except NotJson as error:
+        raise archive.broken(f"{name}: {error}") from error
 
 
 def _program(stream: Stream) -> tuple[Program, str | None]:
@@ -119,20 +116,13 @@ def _script(archive: Archive, code: list[str], program: Program, report: Report)
     outside = [Name(*name) for name in program.names if not name[0].startswith(("__torch__", "torch", "collections"))]
     if outside:
         report.find("unsafe", f"data.pkl names what no TorchScript does: {listed(map(str, outside))}")
-    calls: dict[str, int] = {}
-    spaces: set[str] = set()
+    calls: list[str] = []
     for name in code:
         text = archive.read(name, _MOST_CODE_BYTES)
-        for call in _CALL.findall(text):
-            calls[call.decode()] = calls.get(call.decode(), 0) + 1
-        spaces |= {space.decode() for space in _NAMESPACE.findall(text)}
-    report.operators = by_count(calls)
-    touching = sorted(_FILES & set(calls))
-    if touching:
-        report.find("unsafe", f"its code reads or writes files: {listed(f'torch.{each}' for each in touching)}")
-    foreign = sorted(spaces - {"prim", "aten", "prims", "quantized", "torchvision", "inductor"})
-    if foreign:
-        report.find("odd", f"operators that have to be loaded first: {listed(foreign)}")
+        calls += [call.decode() for call in _CALL.findall(text)]
+        if wrong := torch_rules.wrong_script(text, is_code=True):
+            report.find("unsafe", wrong)
+    report.operators = counted(calls)
     _forward(archive, program.result, report)
 
 
@@ -150,26 +140,50 @@ def _forward(archive: Archive, result: Any, report: Report) -> None:
         report.find("odd", "it has no method forward")
         return
     arguments = " ".join(match[1].split()).partition(", ")[2]  # the first is the module itself
-    report.inputs = [Tensor(name=name, datatype=_plain(kind)) for name, kind in _ARGUMENT.findall(arguments)]
+    found = _ARGUMENT.findall(arguments)
+    # What has a default is not asked for. Which types and shapes tensors have, the file does not tell.
+    report.inputs = [Tensor(name=name) for name, _, default in found if not default]
+    report.outputs = torch_outputs.of_annotation(match[2])
     report.about["returns"] = match[2][:200]
 
 
-def _plain(kind: str) -> str | None:
-    # A Tensor has any type of numbers: the file does not tell.
-    return None if kind.strip() == "Tensor" else kind.strip()
+def _records(archive: Archive, report: Report) -> None:
+    """Judge everything in the archive, as serving does; pickles are followed."""
+    for entry in archive.entries:
+        name = entry.partition("/")[2]
+        if wrong := torch_rules.wrong_record(name):
+            report.find("unsafe", wrong)
+        elif torch_rules.is_pickled(name):
+            _inner_pickle(archive, entry, report)
+        elif name.startswith("models/"):
+            if wrong := torch_rules.wrong_program(_document(archive, entry)):
+                report.find("unsafe", wrong)
+        elif name.startswith("data/") and name.endswith("_config.json"):
+            _payloads(archive, entry, report)
 
 
-def _pickles_inside(archive: Archive, report: Report) -> None:
-    """Example inputs and constants are files of torch.save in the archive."""
-    for name in archive.entries:
-        if not name.endswith(".pt"):
-            continue
-        for inner in _inner_pickles(archive, name):
-            program, _ = _program(Stream(iter([inner])))
-            found = Report(path=name, format="", title="")
-            describe(program, found)
-            for finding in found.findings:
-                report.find(finding.level, f"{name}: {finding.text}", finding.hint)
+def _payloads(archive: Archive, table: str, report: Report) -> None:
+    try:
+        payloads = torch_rules.payloads(_document(archive, table))
+    except ValueError as error:
+        raise archive.broken(f"{table} is {error}") from error
+    for place, is_pickled in payloads:
+        if wrong := torch_rules.wrong_place(place):
+            report.find("unsafe", wrong)
+        elif is_pickled:
+            _inner_pickle(archive, f"{table.rpartition('/')[0]}/{place}", report)
+
+
+def _inner_pickle(archive: Archive, name: str, report: Report) -> None:
+    pickles = _inner_pickles(archive, name)
+    if not pickles:
+        report.find("unknown", f"{name} is no file of torch.save as it should be")
+    for inner in pickles:
+        program, _ = _program(Stream(iter([inner])))
+        found = Report(path=name, format="", title="")
+        describe(program, found)
+        for finding in found.findings:
+            report.find(finding.level, f"{name}: {finding.text}", finding.hint)
 
 
 def _inner_pickles(archive: Archive, name: str) -> list[bytes]:
@@ -197,10 +211,6 @@ def _exported(program: Any, report: Report) -> None:
         report.made_by, report.versions["torch"] = f"PyTorch {made_with}", made_with
     for opset, number in (at(program, "opset_version") or {}).items():
         report.versions[f"opset {opset}"[:64]] = str(number)[:16]
-    foreign = sorted({each.split(".")[2] for each in targets if each.startswith("torch.ops.") and each.count(".") > 2})
-    foreign = [each for each in foreign if each not in ("aten", "prims", "higher_order", "quantized_decomposed")]
-    if foreign:
-        report.find("odd", f"operators that have to be loaded first: {listed(foreign)}")
     _exported_tensors(program, graph, report)
 
 
@@ -208,8 +218,9 @@ def _exported_tensors(program: Any, graph: Any, report: Report) -> None:
     signature, values = at(program, "graph_module", "signature"), at(graph, "tensor_values")
     named = [word(each, "user_input", "arg", "as_tensor", "name") for each in items(signature, "input_specs")]
     report.inputs = [_value(name, values) for name in named if name]
-    named = [word(each, "user_output", "arg", "as_tensor", "name") for each in items(signature, "output_specs")]
-    report.outputs = [_value(name, values) for name in named if name]
+    given = [each for each in items(signature, "output_specs") if at(each, "user_output") is not None]
+    told = [_value(word(each, "user_output", "arg", "as_tensor", "name"), values) for each in given]
+    report.outputs = torch_outputs.of_program(program, told)
     weights = [word(each, "parameter", "arg", "name") for each in items(signature, "input_specs")]
     shapes = [_value(name, values).shape for name in weights if name]
     report.parameters = sum(prod(size for size in shape if isinstance(size, int)) for shape in shapes if shape)

@@ -77,7 +77,6 @@ def load(path: Path, options: RuntimeOptions = _DEFAULTS) -> LoadedModel:
 
 
 def looks_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """True when axis 0 of everything is open, or 1 everywhere."""
-    first = [spec.shape[0] if spec.shape else None for spec in inputs]
-    rest = [spec.shape[0] if spec.shape else -1 for spec in outputs]  # no shape at all: unknown, not scalar
-    return bool(first) and (all(s == -1 for s in first) or all(s == 1 for s in (*first, *rest)))
+    """True when axis 0 of every input is open, or 1 in all tensors."""
+    first = {spec.shape[:1] for spec in inputs}
+    return first == {(-1,)} or (first == {(1,)} and {spec.shape[:1] for spec in outputs} <= first)

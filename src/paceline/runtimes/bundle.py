@@ -21,6 +21,7 @@ from paceline.config.processor import processor
 from paceline.config.setting import BadValue, shown
 from paceline.config.settings import SETTINGS
 from paceline.core.errors import ModelLoadError
+from paceline.core.paths import names_inside
 from paceline.runtimes.formats import BUNDLE, identify
 from paceline.runtimes.model_files import beside, sha256
 from paceline.runtimes.options import RuntimeOptions
@@ -101,8 +102,21 @@ class Differences(NamedTuple):
 
 
 def is_bundle(path: Path) -> bool:
-    """True for a folder that is a bundle, if perhaps a broken one."""
-    return path.is_dir() and (path / BUNDLE).exists()
+    """True for a folder that is a bundle, if perhaps a broken one, or of another version.
+
+    Others call files `bundle.json`, too: what is JSON without a bundle's fields makes no bundle.
+    """
+    return _mark(path) is not None
+
+
+def parts(folder: Path) -> frozenset[str] | None:
+    """What the bundle in a folder consists of: names in it. None: it is no bundle, or all that lies there counts.
+
+    A study writes beside them, while they may be served.
+    """
+    mark = _mark(folder)
+    place = Path(mark.model).parts if mark else ()
+    return frozenset({BUNDLE, place[0]}) if len(place) > 1 else None
 
 
 def write(folder: Path, bundle: Bundle) -> None:
@@ -186,21 +200,32 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         ModelLoadError: the name leads out of the folder, also by links, or to the folder itself.
     """
-    refusal = _wrong(folder, f"'{_plain(name)}' is not in the bundle's folder, and is not read")
-    if not name or "\0" in name or "\\" in name or ".." in Path(name).parts or Path(name).is_absolute():
-        raise refusal
-    home, path = folder.resolve(), folder / name
-    try:
-        real = path.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links
-        raise refusal from error
-    if real == home or not real.is_relative_to(home):
-        raise refusal
-    return path
+    if not names_inside(name, folder):
+        raise _wrong(folder, f"'{_plain(name)}' is not in the bundle's folder, and is not read")
+    return folder / name
 
 
 class _Schema(msgspec.Struct):
     schema: int = SCHEMA
+
+
+class _Mark(msgspec.Struct):
+    """What every version of a bundle has."""
+
+    schema: int
+    model: str
+
+
+def _mark(folder: Path) -> _Mark | None:
+    broken = _Mark(SCHEMA, "")
+    try:
+        return msgspec.json.decode(_contents(folder / BUNDLE), type=_Mark)
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return broken
+    except ModelLoadError:
+        return broken if (folder / BUNDLE).is_file() else None
 
 
 def _contents(file: Path) -> bytes:

@@ -16,7 +16,7 @@ from paceline.core.errors import ModelLoadError, RuntimeUnavailable
 from paceline.runtimes.options import Runtime
 
 BUNDLE: Final = "bundle.json"
-"""The file that makes a folder a bundle of the optimizer."""
+"""The file that makes a folder a bundle of the optimizer; see `bundle.is_bundle`."""
 
 _HEAD_BYTES: Final = 4096
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
@@ -109,8 +109,8 @@ def identify(path: Path) -> Format:
 
 
 def is_model_folder(path: Path) -> bool:
-    """True for a folder that is one model: a bundle, or in a format that has a folder."""
-    return path.is_dir() and ((path / BUNDLE).exists() or any(each.mark and each.matches(path) for each in FORMATS))
+    """True for a folder that is one model, in a format that has a folder."""
+    return any(each.mark and each.matches(path) for each in FORMATS)
 
 
 def _shown(each: Format) -> str:

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from paceline.core.errors import ModelLoadError, UnsafeModel
+from paceline.core.errors import ModelLoadError, UnsafeModel, first_line
 from paceline.runtimes.keras_file import check
-from paceline.runtimes.tensorflow_library import first_line, keras
+from paceline.runtimes.tensorflow_library import keras
 
 _UNKNOWN_CODE: Final = re.compile("Could not locate (\\w+ '[^']*')")
 _EXPORT: Final = "export the model where its code is, and serve what was written: model.export(FOLDER)"

@@ -6,23 +6,21 @@ Rules:
   from elsewhere, and a class of somebody's own would have to be imported. Keras's safe mode refuses them, too, in ways
   that have changed with every other version.
 - What training needs, such as a loss of one's own, is not looked at, for it is not loaded.
-- Members that lead out of the archive, occur twice, or unpack to far more than they hold are refused.
+- Members that lead out of the archive are refused; for other bounds, see `archive.py`.
 """
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from paceline.core.errors import ModelLoadError, UnsafeModel
+from paceline.core.errors import UnsafeModel
+from paceline.runtimes.archive import Archive
 
 _CONFIG: Final = "config.json"
 _MOST_CONFIG_BYTES: Final = 64 << 20
-_MOST_RATIO: Final = 100
-_SMALL_BYTES: Final = 16 << 20
 PACKAGES: Final = frozenset({"keras", "keras_hub", "builtins"})
 """Where classes may come from; `builtins` are Keras's own functions, which have only a name."""
 _HOLDS_CODE: Final = frozenset({"Lambda", "__lambda__"})
@@ -47,14 +45,16 @@ def configuration(path: Path) -> dict[str, Any]:
     Raises:
         ModelLoadError: it is not there, or not readable.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _require_sound(path, archive.infolist())
-            parsed = json.loads(archive.read(_CONFIG))
-    except (OSError, KeyError, ValueError, RecursionError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise _no_model(path) from error
-    if not isinstance(parsed, dict):
-        raise _no_model(path)
+    with Archive(path) as archive:
+        for name in archive.entries:
+            if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
+                raise archive.broken(f"'{name.encode('unicode_escape').decode()[:200]}' leads out of the archive")
+        try:
+            parsed = json.loads(archive.read(_CONFIG, _MOST_CONFIG_BYTES))
+        except (ValueError, RecursionError) as error:
+            raise archive.broken(f"{_CONFIG} is no JSON") from error
+        if not isinstance(parsed, dict):
+            raise archive.broken(f"{_CONFIG} is no configuration of a model")
     return parsed
 
 
@@ -89,27 +89,3 @@ def _require_harmless(path: Path, made: dict[str, Any]) -> None:
             f"{path}: needs a class of your own: {name}{where}",
             hint="export the model where its code is, and serve what was written: model.export(FOLDER)",
         )
-
-
-def _require_sound(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    names = [member.filename for member in members]
-    if len(set(names)) < len(names):
-        raise ModelLoadError(f"{path}: cannot be loaded: the archive holds a file twice")
-    for member in members:
-        parts = PurePosixPath(member.filename)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in member.filename:
-            raise ModelLoadError(f"{path}: cannot be loaded: '{_shown(member.filename)}' leads out of the archive")
-        most = _MOST_CONFIG_BYTES if member.filename == _CONFIG else _SMALL_BYTES + _MOST_RATIO * member.compress_size
-        if member.file_size > most:
-            raise ModelLoadError(f"{path}: cannot be loaded: '{_shown(member.filename)}' unpacks to too much")
-
-
-def _no_model(path: Path) -> ModelLoadError:
-    return ModelLoadError(
-        f"{path}: cannot be loaded: it is no .keras file, or a part of one",
-        hint="save it again: model.save('NAME.keras')",
-    )
-
-
-def _shown(name: str) -> str:
-    return name.encode("unicode_escape").decode()[:200]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from paceline.core.errors import InvalidRequest, ModelFailed, ModelLoadError, Ru
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
 from paceline.runtimes.base import Instance, looks_batched
 from paceline.runtimes.onnx_file import check
+from paceline.runtimes.onnx_session import open_session, said, session_options
 from paceline.runtimes.options import RuntimeOptions
 
 _TYPES = {
@@ -46,19 +46,10 @@ _TYPES = {
     "tensor(bfloat16)": DataType.BF16,
     "tensor(string)": DataType.BYTES,
 }
-_LEVELS = {
-    "all": "ORT_ENABLE_ALL",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "basic": "ORT_ENABLE_BASIC",
-    "none": "ORT_DISABLE_ALL",
-}
 COLUMN_NAMES = "paceline.columns"
 """Key of a file's metadata: a JSON object of the names of columns, by output."""
 _ARM = ("aarch64", "arm64")
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
-# Errors come as exceptions. On stderr too, every wrong request would write a line there.
-_FATAL_ONLY = 4
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 class OnnxModel:
@@ -83,10 +74,7 @@ class OnnxModel:
         return [OnnxInstance(self._open(threads), self.signature) for _ in range(count)]
 
     def _open(self, threads: int) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.graph_optimization_level = getattr(
-            ort.GraphOptimizationLevel, _LEVELS[self._options.graph_optimization]
-        )
+        options = session_options(self._options.graph_optimization)
         branches = min(self._options.inter_op_threads, threads)
         options.intra_op_num_threads = threads // branches
         options.inter_op_num_threads = branches
@@ -95,16 +83,8 @@ class OnnxModel:
             options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         if self._options.precision == "bf16":
             options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
-        options.log_severity_level = _FATAL_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            said = _first_line(error).replace(f"Load model from {self._path} failed:", "")
-            raise ModelLoadError(
-                f"{self._path}: cannot be loaded: {said}",
-                hint="check the file with onnx.checker, or export it again",
-            ) from error
+        return open_session(self._path, options)
 
     def _check_precision(self) -> None:
         precision = self._options.precision
@@ -151,8 +131,8 @@ class OnnxInstance:
             if self._has_bf16:
                 return self._run_with_bf16(inputs)
             return self._session.run(self._output_names, dict(zip(self._names, inputs, strict=True)))  # type: ignore[no-any-return]
-        except Exception as error:  # see OnnxModel._open
-            raise ModelFailed("the model raised an error", detail=_first_line(error)) from error
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise ModelFailed("the model raised an error", detail=said(error)) from error
 
     def _run_with_bf16(self, inputs: Tensors) -> Tensors:
         feed = {
@@ -239,8 +219,3 @@ def _bf16_bits(value: ort.OrtValue) -> Array:
     size_bytes = 2 * int(np.prod(shape, dtype=np.int64))
     raw = ctypes.string_at(value.data_ptr(), size_bytes)
     return np.frombuffer(raw, dtype=DataType.BF16.dtype).reshape(shape)
-
-
-def _first_line(error: BaseException) -> str:
-    text = _PREFIX.sub("", str(error).strip()).splitlines()
-    return text[0] if text else type(error).__name__

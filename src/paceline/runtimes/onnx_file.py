@@ -12,12 +12,12 @@ Source: the field numbers of onnx.proto, version 1 of the format; they cannot ch
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from paceline.core.errors import ModelLoadError
+from paceline.core.paths import names_inside
+from paceline.runtimes import wire
 
 MOST_NODES: Final = 250_000
 """Opening more would take minutes and gigabytes."""
@@ -50,11 +50,15 @@ def check(path: Path) -> list[Path]:
     """
     try:
         with path.open("rb") as file:
-            scan = _Scan(file, path, deep=_holds_mark(file))
-            file.seek(0)
-            scan.message(_MODEL, 0, os.fstat(file.fileno()).st_size, 0)
+            scan = _Scan(path, deep=_holds_mark(file))
+            scan.message(_MODEL, wire.parts(file), 0)
     except OSError as error:
         raise ModelLoadError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    except wire.Malformed as error:
+        raise ModelLoadError(
+            f"{path}: cannot be loaded: it is no ONNX file, or a part of one",
+            hint="check the file with onnx.checker, or export it again",
+        ) from error
     for location in scan.locations:
         _check_location(path, location)
     return [path.parent / location for location in sorted(scan.locations)]
@@ -70,26 +74,27 @@ class _Scan:
         locations: where external data is said to lie.
     """
 
-    def __init__(self, file: BinaryIO, path: Path, *, deep: bool) -> None:
+    def __init__(self, path: Path, *, deep: bool) -> None:
         self.locations: set[str] = set()
-        self._file = file
         self._path = path
         self._deep = deep
         self._nodes = 0
 
-    def message(self, kind: int, at: int, end: int, depth: int) -> None:
-        """Walk through one message from `at` to `end`; the file stands at `at`."""
+    def message(self, kind: int, data: wire.Part, depth: int) -> None:
+        """Walk through one message."""
         if depth > _DEEPEST:
             raise ModelLoadError(f"{self._path}: cannot be loaded: nested more than {_DEEPEST} deep")
         inner = _FIELDS[kind]
-        for number, start, stop in self._fields(at, end):
+        for number, value in wire.fields(data):
             following = inner.get(number)
+            if following is None or isinstance(value, int):
+                continue
             if following == _NODE:
                 self._count()
             if following == _ENTRY:
-                self._entry(start, stop)
-            elif following is not None and self._matters(following, stop - start):
-                self.message(following, start, stop, depth + 1)
+                self._entry(value)
+            elif self._matters(following, len(value)):
+                self.message(following, value, depth + 1)
 
     def _matters(self, kind: int, size_bytes: int) -> bool:
         if self._deep:
@@ -101,54 +106,17 @@ class _Scan:
         if self._nodes > MOST_NODES:
             raise ModelLoadError(f"{self._path}: cannot be loaded: more than {MOST_NODES} nodes")
 
-    def _entry(self, at: int, end: int) -> None:
+    def _entry(self, data: wire.Part) -> None:
         """A key and its value, of external data."""
         pair = {}
-        for number, start, stop in self._fields(at, end):
-            if stop - start > _MOST_LOCATION:
-                raise ModelLoadError(f"{self._path}: external data: a name of {stop - start} bytes")
-            pair[number] = self._file.read(stop - start)
+        for number, value in wire.fields(data):
+            if isinstance(value, int):
+                continue
+            if len(value) > _MOST_LOCATION:
+                raise ModelLoadError(f"{self._path}: external data: a name of {len(value)} bytes")
+            pair[number] = bytes(value)
         if pair.get(1) == _MARK:
             self.locations.add(pair.get(2, b"").decode("utf-8", "backslashreplace"))
-
-    def _fields(self, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Number, start and end of each field that has a length; the file stands at its start."""
-        while at < end:
-            tag, at = self._varint(at)
-            kind = tag & 7
-            if kind == 2:
-                size, at = self._varint(at)
-                if at + size > end:
-                    raise self._broken()
-                yield tag >> 3, at, at + size
-                at += size
-            elif kind == 0:
-                _, at = self._varint(at)
-                continue
-            elif kind in (1, 5):
-                at += 8 if kind == 1 else 4
-            else:
-                raise self._broken()
-            self._file.seek(at)
-
-    def _varint(self, at: int) -> tuple[int, int]:
-        value, shift = 0, 0
-        while shift < 70:
-            byte = self._file.read(1)
-            if not byte:
-                break
-            at += 1
-            value |= (byte[0] & 0x7F) << shift
-            if byte[0] < 0x80:
-                return value, at
-            shift += 7
-        raise self._broken()
-
-    def _broken(self) -> ModelLoadError:
-        return ModelLoadError(
-            f"{self._path}: cannot be loaded: it is no ONNX file, or a part of one",
-            hint="check the file with onnx.checker, or export it again",
-        )
 
 
 def _holds_mark(file: BinaryIO) -> bool:
@@ -160,20 +128,9 @@ def _holds_mark(file: BinaryIO) -> bool:
     return False
 
 
-def leads_out(path: Path, location: str) -> bool:
-    """True when a place of external data is not in the folder of the model at `path`."""
-    parts = Path(location).parts
-    if not location or "\0" in location or "\\" in location or ".." in parts or Path(location).is_absolute():
-        return True
-    try:
-        return not (path.parent / location).resolve().is_relative_to(path.parent.resolve())
-    except (OSError, RuntimeError):  # a loop of links
-        return True
-
-
 def _check_location(path: Path, location: str) -> None:
     shown = location.encode("unicode_escape").decode()[:200]
-    if leads_out(path, location):
+    if not names_inside(location, path.parent):
         raise ModelLoadError(
             f"{path}: external data '{shown}' is not in the model's folder, and is not read",
             hint="put the data beside the model, and name it without a path that leads elsewhere",

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from paceline.core.errors import ModelFailed, ModelLoadError, RuntimeUnavailable
+from paceline.core.paths import is_inside
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
 from paceline.runtimes.base import Instance, looks_batched
 from paceline.runtimes.onnx_file import check
@@ -152,7 +153,7 @@ def _check(path: Path) -> None:
     weights = path.with_suffix(".bin")
     if not weights.exists():
         raise ModelLoadError(f"{path}: its weights, {weights.name}, are not beside it")
-    if not weights.resolve().is_relative_to(path.parent.resolve()):
+    if not is_inside(weights, path.parent):
         raise ModelLoadError(f"{path}: its weights, {weights.name}, are not in the model's folder, and are not read")
 
 

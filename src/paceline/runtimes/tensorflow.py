@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,14 +20,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from paceline.core.errors import ModelFailed, ModelLoadError
+from paceline.core.errors import ModelFailed, ModelLoadError, first_line
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec
-from paceline.runtimes.base import Instance
+from paceline.runtimes.base import Instance, looks_batched
 from paceline.runtimes.options import RuntimeOptions
-from paceline.runtimes.savedmodel_file import FILE, TAG, check
-from paceline.runtimes.tensorflow_library import first_line, tensorflow
-
-SIGNATURE: Final = "serving_default"
+from paceline.runtimes.savedmodel_file import FILE, SIGNATURE, TAG, check, in_natural_order
+from paceline.runtimes.tensorflow_library import tensorflow
 
 _DATATYPES: Final = {
     "bool": DataType.BOOL,
@@ -67,7 +64,7 @@ class TensorFlowModel:
         self._outputs = _ordered(found.outputs)
         inputs = tuple(self._spec(name, info) for name, info in self._inputs.items())
         outputs = tuple(self._spec(name, info) for name, info in self._outputs.items())
-        self.signature = Signature(inputs, outputs, batched=_looks_batched(inputs, outputs))
+        self.signature = Signature(inputs, outputs, batched=looks_batched(inputs, outputs))
 
     def instances(self, count: int, threads: int) -> list[Instance]:
         """Make `count` instances of `threads` threads each."""
@@ -164,18 +161,7 @@ def _callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> Cal
 def _ordered(named: Mapping[str, Any], first: Sequence[str] = ()) -> dict[str, Any]:
     """Those of `first` in that order; then the others by name, where `output_10` comes after `output_9`."""
     known = [name for name in first if name in named]
-    return {name: named[name] for name in (*known, *sorted(set(named) - set(known), key=_natural))}
-
-
-def _natural(name: str) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
-
-
-def _looks_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
-    """True when axis 0 of every input is open, or 1 everywhere."""
-    first = [spec.shape[0] if spec.shape else None for spec in inputs]
-    rest = [spec.shape[0] if spec.shape else None for spec in outputs]
-    return bool(first) and (all(size == -1 for size in first) or all(size == 1 for size in (*first, *rest)))
+    return {name: named[name] for name in (*known, *in_natural_order(set(named) - set(known)))}
 
 
 def _places(specs: Sequence[TensorSpec], datatype: DataType) -> frozenset[int]:

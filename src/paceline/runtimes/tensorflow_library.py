@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Final
 
-from paceline.core.errors import RuntimeUnavailable
+from paceline.core.errors import RuntimeUnavailable, first_line
 
 _ENVIRONMENT: Final = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -73,12 +73,6 @@ def keras() -> Any:
     with _one_at_a_time, _variable("KERAS_BACKEND", "tensorflow"):  # read once, when Keras is imported
         import keras as imported
     return imported
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what TensorFlow or Keras says, without the node that says it."""
-    lines = str(getattr(error, "message", error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _load_talkative() -> None:

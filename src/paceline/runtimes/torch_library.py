@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from paceline.core import errors
 from paceline.core.errors import RuntimeUnavailable
 
 
@@ -24,7 +25,5 @@ def library() -> Any:
 
 def first_line(error: BaseException) -> str:
     """The first line of what PyTorch says; for TorchScript, which begins with the way there, the last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1] if lines[0].startswith("The following operation failed") else lines[0]
+    first = errors.first_line(error)
+    return str(error).strip().splitlines()[-1].strip() if first.startswith("The following operation failed") else first

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from paceline.config.machine import Cores
 from paceline.config.settings import ServeSettings
-from paceline.core.errors import ConfigError, ModelLoadError, PacelineError
+from paceline.core.errors import ConfigError, ModelLoadError, PacelineError, first_line
 from paceline.engine import policy
 from paceline.engine.engine import Engine, Entry
 from paceline.engine.loading import Loader, Read, read
@@ -76,7 +76,7 @@ def models_at(
     if not settings.base_paths and not Source.parse(path).path.exists():
         raise ModelLoadError(f"{path}: no such {'model file' if path.suffix else 'file or folder'}")
     # A folder that is named like a model file is for the runtime to refuse.
-    is_one = not path.is_dir() or is_model_folder(path) or path.suffix.lower() == ".onnx"
+    is_one = not path.is_dir() or bundle.is_bundle(path) or is_model_folder(path) or path.suffix.lower() == ".onnx"
     if settings.base_paths or not is_one:
         return _Folder(path, settings, engine, loader, cores, say)
     return _File(path, settings, engine, loader, cores)
@@ -115,7 +115,7 @@ class _File:
             self._prepared = await self._loader.open(self._entry, what)
         except PacelineError as error:
             # Clients may read it: no traceback.
-            self._engine.failed(self._entry, str(error).partition("\n")[0])
+            self._engine.failed(self._entry, first_line(error))
             self._problem = error
             return
         _settle_in()

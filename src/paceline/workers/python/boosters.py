@@ -17,12 +17,14 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from paceline.core.errors import ModelLoadError, RuntimeUnavailable
+from paceline.core.errors import ModelLoadError, RuntimeUnavailable, first_line
 from paceline.core.tensors import Array
 from paceline.runtimes.formats import FORMATS, Format
-from paceline.workers.python.ubjson import is_whole
+from paceline.runtimes.ubjson import NotUbjson, decoded
 
 _MARGIN_OF_CLASSES: Final = "multi:softmax"  # whose prediction is a class, and no probability
+LIGHTGBM_CLASSIFIERS: Final = ("binary", "multiclass")
+"""How the objectives of LightGBM's classifiers begin."""
 EXPONENTS: Final = ("Poisson", "Tweedie")  # objectives of CatBoost whose sums are logarithms
 
 
@@ -70,7 +72,7 @@ def load(path: Path, name: str) -> Boosted:
     except ModelLoadError:
         raise
     except Exception as error:  # the libraries' own errors, which are of many classes
-        raise ModelLoadError(f"{path.name}: cannot be loaded by {name}: {_first_line(error)}") from error
+        raise ModelLoadError(f"{path.name}: cannot be loaded by {name}: {_said(error)}") from error
 
 
 class XGBoostModel:
@@ -83,16 +85,20 @@ class XGBoostModel:
         import xgboost
 
         content = path.read_bytes()
-        if content.startswith(b"{L") and not is_whole(content):
-            raise ModelLoadError(f"{path.name}: cannot be loaded by xgboost: the file is cut off, or damaged")
+        if content.startswith(b"{L"):
+            try:
+                decoded(content)
+            except NotUbjson as error:
+                raise ModelLoadError(
+                    f"{path.name}: cannot be loaded by xgboost: the file is cut off, or damaged: {error}"
+                ) from error
         self.booster = xgboost.Booster({"nthread": 1}, model_file=str(path))
         learner = json.loads(self.booster.save_config())["learner"]
         self.objective: str = learner["objective"]["name"]
         self.n_features_in_ = int(self.booster.num_features())
         self.feature_names_in_ = real_names(self.booster.feature_names)
         several = int(learner["learner_model_param"]["num_class"])
-        is_classifier = self.objective.startswith(("binary:", "multi:")) and self.objective != "binary:logitraw"
-        self.classes_: Array | None = np.arange(max(2, several)) if is_classifier else None
+        self.classes_: Array | None = np.arange(max(2, several)) if is_classifier(self.objective) else None
         self.is_linear = learner["gradient_booster"].get("name") == "gblinear"
         best = self.booster.attr("best_iteration")
         self.iterations = (0, 0) if best is None else (0, int(best) + 1)
@@ -141,9 +147,9 @@ class LightGBMModel:
         self.objective = words[0] if words else ""
         self.n_features_in_ = int(self.booster.num_feature())
         self.feature_names_in_ = real_names(self.booster.feature_name())
-        is_classifier = self.objective.startswith(("binary", "multiclass"))
         several = int(_field(head, "num_class") or 1)
-        self.classes_: Array | None = np.arange(max(2, several)) if is_classifier else None
+        is_one = self.objective.startswith(LIGHTGBM_CLASSIFIERS)
+        self.classes_: Array | None = np.arange(max(2, several)) if is_one else None
 
     def predict(self, rows: Any) -> Array:
         """See `Boosted`."""
@@ -192,6 +198,11 @@ _READERS: Final[dict[str, Callable[[Path], Boosted]]] = {
 }
 
 
+def is_classifier(objective: str) -> bool:
+    """Whether a model of XGBoost with this objective tells classes."""
+    return objective.startswith(("binary:", "multi:")) and objective != "binary:logitraw"
+
+
 def loss_of(model: Any) -> str:
     """What a model of CatBoost was trained to make small, such as `Logloss`; "" where it does not say."""
     parameters = json.loads(model.get_metadata().get("params", "{}"))
@@ -218,7 +229,6 @@ def _field(head: str, name: str) -> str | None:
     return None if found is None else found[1]
 
 
-def _first_line(error: Exception) -> str:
+def _said(error: Exception) -> str:
     """Without the frames of C++ that XGBoost appends."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"^\[[\d:]+\] ", "", lines[0]) if lines else type(error).__name__
+    return re.sub(r"^\[[\d:]+\] ", "", first_line(error))

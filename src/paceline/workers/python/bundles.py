@@ -27,18 +27,14 @@ from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 from paceline.core.errors import ModelLoadError
+from paceline.runtimes.archive import ENCRYPTED, MOST_ENTRIES, Bounded, too_much
 
-MOST_ENTRIES: Final = 10_000
 MOST_BYTES: Final = 4 << 30
-MOST_RATIO: Final = 200
 MOST_DEPTH: Final = 32
-RATIO_FREE_BYTES: Final = 64 << 20  # a small bomb does no harm, and small texts compress well
 _NAME_BYTES: Final = 255
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_ENCRYPTED: Final = 0x1
 _COPY_BYTES: Final = 1 << 20
-_MOST_CONTENTS: Final = 16 << 20  # of the list of names: ten times what MOST_ENTRIES usual ones take
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -92,15 +88,6 @@ def extract(archive: Path, into: str) -> Path:
     return folder
 
 
-class Bounded(io.BufferedReader):
-    """The archive. `zipfile` reads the list of names at once, whatever its length: there it ends."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MOST_CONTENTS:
-            raise zipfile.BadZipFile(f"its list of names has {size} bytes: at most {_MOST_CONTENTS}")
-        return super().read(size)
-
-
 def _judged(opened: zipfile.ZipFile, archive: Path) -> Iterator[_Entry]:
     """The entries, all of them harmless.
 
@@ -108,24 +95,17 @@ def _judged(opened: zipfile.ZipFile, archive: Path) -> Iterator[_Entry]:
         ModelLoadError: one is not.
     """
     infos, name = opened.infolist(), archive.name
-    if len(infos) > MOST_ENTRIES:
-        raise _refused(name, f"it has {len(infos)} entries: at most {MOST_ENTRIES}")
-    _check_sizes(infos, archive)
+    full = sum(info.file_size for info in infos)
+    if full > MOST_BYTES:
+        raise _refused(name, f"its files have {full} bytes: at most {MOST_BYTES}")
+    if problem := too_much(infos, archive.stat().st_size):
+        raise _refused(name, problem)
     seen: dict[PurePosixPath, bool] = {}
     for info in infos:
         entry = _Entry(info, _path(info, name), info.filename.endswith(("/", "\\")))
         _check_kind(entry, name)
         _check_new(entry, seen, name)
         yield entry
-
-
-def _check_sizes(infos: list[zipfile.ZipInfo], archive: Path) -> None:
-    full = sum(info.file_size for info in infos)
-    packed = min(sum(info.compress_size for info in infos), archive.stat().st_size)
-    if full > MOST_BYTES:
-        raise _refused(archive.name, f"its files have {full} bytes: at most {MOST_BYTES}")
-    if full > RATIO_FREE_BYTES and full > MOST_RATIO * packed:
-        raise _refused(archive.name, f"{packed} bytes unpack to {full}: a bomb")
 
 
 def _path(info: zipfile.ZipInfo, name: str) -> PurePosixPath:
@@ -150,7 +130,7 @@ def _check_kind(entry: _Entry, name: str) -> None:
         raise _refused(name, f"{info.filename!r} is a link")
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > entry.is_folder:
         raise _refused(name, f"{info.filename!r} is neither a file nor a folder")
-    if info.flag_bits & _ENCRYPTED:
+    if info.flag_bits & ENCRYPTED:
         raise _refused(name, f"{info.filename!r} is encrypted")
     if info.compress_type not in _METHODS:
         raise _refused(name, f"{info.filename!r} is compressed in another way than by deflate")

@@ -24,8 +24,8 @@ from paceline.workers.python.boosters import real_names
 from paceline.workers.python.forests import hasten
 from paceline.workers.python.service import INVALID, Failed, Service, TensorService, run_good
 
-MOST_NAMED_INPUTS: Final = 64
-_KNOWN: Final = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn", "paceline")
+_MOST_NAMED_INPUTS: Final = 64
+KNOWN: Final = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn", "paceline")
 # Whose own `predict` is the class with the highest probability: one pass is enough for both.
 _LABEL_IS_LIKELIEST: Final = (
     "BaggingClassifier",
@@ -39,7 +39,7 @@ _LABEL_IS_LIKELIEST: Final = (
     "XGBoostModel",
 )
 # Attributes that hold other estimators.
-_PARTS: Final = (
+PARTS: Final = (
     "steps",
     "transformer_list",
     "transformers_",
@@ -50,7 +50,7 @@ _PARTS: Final = (
     "calibrated_classifiers_",
 )
 # Their functions may want a data frame, or text.
-_UNKNOWN: Final = ("FunctionTransformer",)
+UNKNOWN: Final = ("FunctionTransformer",)
 _DATATYPES: Final = {"b": "BOOL", "i": "INT64", "u": "INT64", "f": "FP64"}
 
 
@@ -58,6 +58,7 @@ class Estimator:
     """A fitted estimator, and what it says of itself.
 
     Attributes:
+        last: the part that predicts.
         features, names: how many columns it takes, and what they are called; None: it does not say.
         classes: of a classifier with one output; else None.
     """
@@ -65,7 +66,7 @@ class Estimator:
     def __init__(self, fitted: Any) -> None:
         self.fitted = fitted
         self.parts = list(_parts(fitted, set()))
-        last = _last(fitted)
+        self.last = _last(fitted)
         # CatBoost forgets the number of features in a pickle, and remembers their names.
         counted = getattr(fitted, "n_features_in_", 0) or len(getattr(fitted, "feature_names_", ()))
         self.features: int | None = counted or None
@@ -75,7 +76,7 @@ class Estimator:
         is_plain = isinstance(classes, np.ndarray) and classes.ndim == 1 and classes.size
         self.classes: Array | None = classes if is_plain else None
         self._has_probabilities = self.classes is not None and hasattr(fitted, "predict_proba")
-        self._label_is_likeliest = type(last).__name__ in _LABEL_IS_LIKELIEST and _is_known(last)
+        self._label_is_likeliest = type(self.last).__name__ in _LABEL_IS_LIKELIEST and _is_known(self.last)
 
     @property
     def library(self) -> str:
@@ -107,9 +108,7 @@ class Estimator:
     @property
     def outputs(self) -> list[str]:
         """What the arrays of `__call__` are called."""
-        if self.classes is None:
-            return ["prediction"]
-        return ["label", "probabilities"] if self._has_probabilities else ["label"]
+        return output_names(classifies=self.classes is not None, has_probabilities=self._has_probabilities)
 
     def __call__(self, rows: Any) -> list[Array]:
         """Predict some rows: an array for each output."""
@@ -149,9 +148,31 @@ def service_of(estimator: Estimator, notes: Sequence[str]) -> Service | TensorSe
     kind: type[_Numbers | _Columns | _Items] = _Numbers
     if estimator.features is None:
         kind = _Items
-    elif estimator.takes_text or (estimator.names is not None and estimator.needs_frame):
+    elif not inputs_of(
+        estimator.features, estimator.names, needs_frame=estimator.needs_frame, takes_text=estimator.takes_text
+    ):
         kind = _Columns
     return kind(estimator, _about(estimator, kind, notes))
+
+
+def inputs_of(count: int, names: Sequence[str] | None, *, needs_frame: bool, takes_text: bool) -> list[Tensor]:
+    """The tensors that hold the columns of an estimator; none: it takes items.
+
+    Args:
+        count, names: of the columns; None: they have no names.
+    """
+    if takes_text or (names is not None and needs_frame):
+        return []
+    if names is not None and count <= _MOST_NAMED_INPUTS:
+        return [Tensor(name, "FP64", [-1]) for name in names]
+    return [Tensor("input", "FP64", [-1, count])]
+
+
+def output_names(*, classifies: bool, has_probabilities: bool) -> list[str]:
+    """What the outputs of an estimator are called."""
+    if not classifies:
+        return ["prediction"]
+    return ["label", "probabilities"] if has_probabilities else ["label"]
 
 
 def _about(estimator: Estimator, kind: type[_Numbers | _Columns | _Items], notes: Sequence[str]) -> About:
@@ -173,13 +194,9 @@ class _Numbers:
     def __init__(self, estimator: Estimator, about: About) -> None:
         self.about = about
         self._estimator = estimator
-        names, count = estimator.names, estimator.features
-        assert count is not None
-        self._by_name = names is not None and count <= MOST_NAMED_INPUTS
-        if names is not None and self._by_name:
-            about.inputs = [Tensor(name, "FP64", [-1]) for name in names]
-        else:
-            about.inputs = [Tensor("input", "FP64", [-1, count])]
+        assert estimator.features is not None
+        about.inputs = inputs_of(estimator.features, estimator.names, needs_frame=False, takes_text=False)
+        self._by_name = len(about.inputs[0].shape) == 1
         about.outputs = [
             Tensor(name, "FP64", [-1]) for name in estimator.outputs
         ]  # until `setup_tensors` has seen them
@@ -323,7 +340,7 @@ def _parts(estimator: Any, seen: set[int]) -> Iterator[Any]:
         return
     seen.add(id(estimator))
     yield estimator
-    for name in _PARTS:
+    for name in PARTS:
         inner = getattr(estimator, name, None)
         several = inner.ravel().tolist() if isinstance(inner, np.ndarray) else inner
         for each in several if isinstance(several, (list, tuple)) else [several]:
@@ -340,7 +357,7 @@ def _last(estimator: Any) -> Any:
 
 
 def _is_known(part: Any) -> bool:
-    return type(part).__module__.partition(".")[0] in _KNOWN and type(part).__name__ not in _UNKNOWN
+    return type(part).__module__.partition(".")[0] in KNOWN and type(part).__name__ not in UNKNOWN
 
 
 def _categories(part: Any) -> list[Array]:

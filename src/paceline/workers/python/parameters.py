@@ -22,7 +22,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 import msgspec.inspect
 import numpy as np
 
-from paceline.core.errors import ModelLoadError
+from paceline.core.errors import ModelLoadError, first_line
 from paceline.workers.python.tracebacks import one_line
 
 _BATCHES: Final = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
@@ -132,7 +132,7 @@ def _why_unreadable(item: Any) -> str:
     try:
         known = msgspec.inspect.type_info(item)
     except TypeError as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     if not isinstance(known, msgspec.inspect.CustomType) or hasattr(item, "model_validate"):
         return ""
     return f"no way to read {getattr(item, '__qualname__', item)}"

@@ -1,5 +1,9 @@
 """How is Universal Binary JSON read, the other form of XGBoost's models? Long arrays of numbers are stepped over.
 
+Rules:
+- A document is one object, whole, with nothing behind it: XGBoost 3.2 reads on forever where a file ends too early.
+- Depth, texts and the number of values have bounds.
+
 Source: ubjson.org, draft 12, with the containers of one type and a known count. All numbers are big-endian.
 """
 
@@ -18,16 +22,25 @@ _PLAIN: Final = {"Z": None, "T": True, "F": False, "N": None}
 
 
 class NotUbjson(Exception):
-    """The bytes are not in the format."""
+    """The bytes are not in the format, or a part of a document."""
 
 
-def decoded(data: memoryview) -> Any:
-    """The document; an array of numbers of one type is an empty list."""
-    reader = _Reader(data)
+def decoded(data: bytes | memoryview) -> dict[str, Any]:
+    """The document; an array of numbers of one type is an empty list.
+
+    Raises:
+        NotUbjson: it is none.
+    """
+    reader = _Reader(memoryview(data))
     try:
-        return reader.value(reader.mark(), 0)
+        document = reader.value(reader.mark(), 0)
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise NotUbjson("it ends too early, or is damaged") from error
+    if not isinstance(document, dict):
+        raise NotUbjson("it is no object")
+    if reader.left_bytes:
+        raise NotUbjson(f"{reader.left_bytes} bytes behind it")
+    return document
 
 
 class _Reader:
@@ -35,6 +48,11 @@ class _Reader:
         self._data = data
         self._at = 0
         self._items = 0
+
+    @property
+    def left_bytes(self) -> int:
+        """What has not been read yet."""
+        return len(self._data) - self._at
 
     def mark(self) -> str:
         """The next mark of a type."""
@@ -116,7 +134,7 @@ class _Reader:
         return bytes(self._take(length)).decode()
 
     def _take(self, size: int) -> memoryview:
-        if size > len(self._data) - self._at:
+        if size > self.left_bytes:
             raise NotUbjson("it ends too early")
         self._at += size
         return self._data[self._at - size : self._at]

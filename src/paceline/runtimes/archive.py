@@ -1,25 +1,39 @@
 """How is a zip read that may be a bomb? Names and sizes first; then single entries, each up to a bound.
 
 Rules:
-- Nothing is extracted. An entry is read whole, up to what its reader wants at most, or stepped through.
-- The bounds are those of a service's bundles, but for the size: models are large.
+- Nothing is extracted. An entry is read whole, up to what its reader wants at most, or piece by piece.
+- The size has no bound of its own: models are large.
 """
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from paceline.core.errors import ModelLoadError
-from paceline.inspection.streams import Stream
-from paceline.workers.python.bundles import MOST_ENTRIES, MOST_RATIO, RATIO_FREE_BYTES, Bounded
+
+MOST_ENTRIES: Final = 10_000
+MOST_RATIO: Final = 200
+RATIO_FREE_BYTES: Final = 64 << 20  # a small bomb does no harm, and small texts compress well
+ENCRYPTED: Final = 0x1
+"""The flag of an entry behind a password."""
 
 _PIECE_BYTES: Final = 1 << 18
-_ENCRYPTED: Final = 0x1
+_MOST_CONTENTS: Final = 16 << 20  # of the list of names: ten times what MOST_ENTRIES usual ones take
+
+
+class Bounded(io.BufferedReader):
+    """The archive. `zipfile` reads the list of names at once, whatever its length: there it ends."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MOST_CONTENTS:
+            raise zipfile.BadZipFile(f"its list of names has {size} bytes: at most {_MOST_CONTENTS}")
+        return super().read(size)
 
 
 class Archive:
@@ -65,17 +79,10 @@ class Archive:
             raise self.broken(f"it has no {name}")
         if size > most_bytes:
             raise self.broken(f"{name} has {size} bytes: at most {most_bytes} are read")
-        return b"".join(self._pieces(name))
+        return b"".join(self.pieces(name))
 
-    def stream(self, name: str) -> Stream:
+    def pieces(self, name: str) -> Iterator[bytes]:
         """An entry, piece by piece; errors come as in `read`."""
-        return Stream(self._pieces(name))
-
-    def broken(self, why: str) -> ModelLoadError:
-        """The error that says that this archive cannot be read."""
-        return ModelLoadError(f"{self.path}: cannot be read: {why}", hint="it may be cut off, or in another format")
-
-    def _pieces(self, name: str) -> Iterator[bytes]:
         try:
             with self._zip.open(name) as entry:
                 yield from iter(lambda: entry.read(_PIECE_BYTES), b"")
@@ -90,15 +97,17 @@ class Archive:
         ) as error:
             raise self.broken(f"{name}: {error}") from error
 
+    def broken(self, why: str) -> ModelLoadError:
+        """The error that says that this archive cannot be read."""
+        return ModelLoadError(f"{self.path}: cannot be read: {why}", hint="it may be cut off, or in another format")
+
     def _check(self) -> None:
         infos = self._zip.infolist()
-        if len(infos) > MOST_ENTRIES:
-            raise self.broken(f"it has {len(infos)} entries: at most {MOST_ENTRIES}")
-        full = sum(info.file_size for info in infos)
-        packed = min(sum(info.compress_size for info in infos), self.path.stat().st_size)
-        if full > RATIO_FREE_BYTES and full > MOST_RATIO * packed:
-            raise self.broken(f"{packed} bytes unpack to {full}: a bomb")
-        if any(info.flag_bits & _ENCRYPTED for info in infos):
+        if problem := too_much(infos, self.path.stat().st_size):
+            raise self.broken(problem)
+        if len({info.filename for info in infos}) < len(infos):
+            raise self.broken("it holds a file twice")
+        if any(info.flag_bits & ENCRYPTED for info in infos):
             raise self.broken("it is encrypted")
 
     def __enter__(self) -> Archive:
@@ -109,3 +118,15 @@ class Archive:
     ) -> None:
         self._zip.close()
         self._file.close()
+
+
+def too_much(infos: Sequence[zipfile.ZipInfo], archive_bytes: int) -> str | None:
+    """Why nothing should be unpacked of an archive with these entries; None: it may be."""
+    if len(infos) > MOST_ENTRIES:
+        return f"it has {len(infos)} entries: at most {MOST_ENTRIES}"
+    full = sum(info.file_size for info in infos)
+    # Entries may lie over one another.
+    packed = min(sum(info.compress_size for info in infos), archive_bytes)
+    if full > RATIO_FREE_BYTES and full > MOST_RATIO * packed:
+        return f"{packed} bytes unpack to {full}: a bomb"
+    return None

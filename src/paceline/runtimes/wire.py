@@ -1,24 +1,85 @@
 """How are Protocol Buffers read of which little is wanted? Field by field, in place: what is skipped is never touched.
 
+Rules:
+- A file is looked at mapped into memory, or as a `Part`. Servers do the latter: who reads a mapped file that is being
+  written anew, and cut off for that, is killed.
+
 Source: the encoding's specification, protobuf.dev/programming-guides/encoding. Groups are not used by any format here.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, TypeVar, overload
 
 from paceline.core.errors import ModelLoadError
 
 _VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
 _MOST_VARINT_BYTES: Final = 10
 _MOST_TEXT: Final = 4096
+_BLOCK_BYTES: Final = 1 << 13
 
 
 class Malformed(Exception):
     """The bytes are no message, or a part of one."""
+
+
+class Part:
+    """Bytes of a file, from `start` to `stop`, read when they are looked at. A slice is a part, too.
+
+    Args:
+        file: all of its parts share a block of it.
+    """
+
+    __slots__ = ("_file", "_start", "_stop")
+
+    def __init__(self, file: _Blocks, start: int, stop: int) -> None:
+        self._file = file
+        self._start = start
+        self._stop = stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __bytes__(self) -> bytes:
+        return self._file.read(self._start, self._stop)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> Part: ...
+    def __getitem__(self, at: int | slice) -> int | Part:
+        if isinstance(at, int):
+            return self._file.byte(self._start + at)
+        start, stop, _ = at.indices(len(self))
+        return Part(self._file, self._start + start, self._start + max(start, stop))
+
+
+class _Blocks:
+    """A file, with the block that was looked at last."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._at = 0
+        self._block = b""
+
+    def byte(self, at: int) -> int:
+        if not self._at <= at < self._at + len(self._block):
+            self._at, self._block = at, self.read(at, at + _BLOCK_BYTES)
+        try:
+            return self._block[at - self._at]
+        except IndexError:
+            raise Malformed("the file has become shorter") from None
+
+    def read(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(stop - start)
+
+
+View = TypeVar("View", memoryview, Part)
 
 
 def mapped(path: Path) -> memoryview:
@@ -36,7 +97,12 @@ def mapped(path: Path) -> memoryview:
         raise ModelLoadError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
 
 
-def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def parts(file: BinaryIO) -> Part:
+    """An open file's bytes, without reading them."""
+    return Part(_Blocks(file), 0, os.fstat(file.fileno()).st_size)
+
+
+def fields(data: View) -> Iterator[tuple[int, int | View]]:
     """Number and value of each field of a message: a number, or a view of what has a length.
 
     Raises:
@@ -59,25 +125,29 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         if size > end - at:
             raise Malformed("a field is longer than its message")
         part = data[at : at + size]
-        yield tag >> 3, part if kind == _LENGTH else int.from_bytes(part, "little")
+        yield tag >> 3, part if kind == _LENGTH else int.from_bytes(bytes(part), "little")
         at += size
 
 
-def messages(data: memoryview, number: int) -> Iterator[memoryview]:
-    """Every message, or other value with a length, in the field of that number."""
+def messages(data: View, *path: int) -> Iterator[View]:
+    """Every message, or other value with a length, down a path of fields.
+
+    A reader of the format makes one of what a field holds several times; so all of it is found.
+    """
+    number, *rest = path
     for found, value in fields(data):
-        if found == number and isinstance(value, memoryview):
-            yield value
+        if found == number and not isinstance(value, int):
+            yield from messages(value, *rest) if rest else (value,)
 
 
-def first(data: memoryview, *path: int) -> memoryview:
+def first(data: View, *path: int) -> View:
     """The first value down the path of fields; empty where there is none."""
     for number in path:
-        data = next(messages(data, number), memoryview(b""))
+        data = next(messages(data, number), data[:0])
     return data
 
 
-def number(data: memoryview, field: int, default: int = 0) -> int:
+def number(data: View, field: int, default: int = 0) -> int:
     """The last number in a field."""
     for found, value in fields(data):
         if found == field and isinstance(value, int):
@@ -85,7 +155,7 @@ def number(data: memoryview, field: int, default: int = 0) -> int:
     return default
 
 
-def numbers(value: int | memoryview) -> Iterator[int]:
+def numbers(value: int | View) -> Iterator[int]:
     """The numbers of a repeated field, packed or not."""
     if isinstance(value, int):
         yield value
@@ -96,7 +166,7 @@ def numbers(value: int | memoryview) -> Iterator[int]:
         yield each
 
 
-def text(value: memoryview) -> str:
+def text(value: View) -> str:
     """A string, cut where it is absurdly long."""
     return bytes(value[:_MOST_TEXT]).decode("utf-8", "replace")
 
@@ -106,7 +176,7 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: View, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 7 * _MOST_VARINT_BYTES, 7):
         if at >= len(data):

@@ -1,0 +1,149 @@
+"""What may the graph of a SavedModel do? The rules of `savedmodel_file.py`; TensorFlow is not needed.
+
+Rules:
+- A graph is a program, and some operators reach for more than tensors: they read, write or list files that the graph,
+  or a request, names, use the network, call into Python, or run what they are given. None may be anywhere in the graph.
+- What saves and restores weights is in every SavedModel. It may be there, but not where a signature reaches it, or what
+  runs when the model is loaded, or a function that Python could call. Restoring itself is what loading is for.
+- Whatever a function holds is taken to run when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+INITIALIZES: Final = frozenset({"saved_model_main_op", "legacy_init_op"})
+"""Collections of the nodes that run when the model is loaded, beside a signature of that purpose."""
+
+REPLACES: Final = "api_implements"
+"""An attribute of functions: one may run in place of another that has the same value."""
+
+_REACHES_OUT: Final[Mapping[str, Sequence[str]]] = {
+    "lists files": (
+        "ExperimentalMatchingFilesDataset", "ListSnapshotChunksDataset", "MatchingFiles", "MatchingFilesDataset",
+    ),
+    "reads files": (
+        "CSVDataset", "CSVDatasetV2", "DTensorRestoreV2", "DecodeProtoV2", "EncodeProto", "ExperimentalCSVDataset",
+        "ExperimentalLMDBDataset", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2",
+        "FixedLengthRecordReader", "FixedLengthRecordReaderV2", "FixedUnigramCandidateSampler",
+        "GenerateVocabRemapping", "ImmutableConst", "LMDBDataset", "LMDBReader", "LoadAndRemapMatrix", "LoadDataset",
+        "ReadFile", "RecordInput", "Skipgram", "SnapshotChunkDataset", "SnapshotDatasetReader",
+        "SnapshotNestedDatasetReader", "TFRecordDataset", "TFRecordDatasetV2", "TFRecordReader", "TFRecordReaderV2",
+        "TextLineDataset", "TextLineReader", "TextLineReaderV2", "WholeFileReader", "WholeFileReaderV2",
+    ),
+    "may write files": (
+        "CacheDataset", "CacheDatasetV2", "CalibrationStatisticsSaver", "CreateSummaryDbWriter",
+        "CreateSummaryFileWriter", "DatasetToTFRecord", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3",
+        "DebugNanCount", "DebugNumericSummary", "DebugNumericSummaryV2", "DistributedSave", "DumpTensor",
+        "ExperimentalDatasetToTFRecord", "ExperimentalSqlDataset", "ImportEvent", "PrintV2", "SaveDataset",
+        "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "SqlDataset", "WriteAudioSummary", "WriteFile",
+        "WriteGraphSummary", "WriteHistogramSummary", "WriteImageSummary", "WriteRawProtoSummary",
+        "WriteScalarSummary", "WriteSummary",
+    ),
+    "calls Python": (
+        "EagerPyFunc", "GeneratorDataset", "PyFunc", "PyFuncStateless",
+    ),
+    "uses the network": (
+        "CollectiveAllToAllV2", "CollectiveAllToAllV3", "CollectiveAssignGroupV2", "CollectiveBcastRecv",
+        "CollectiveBcastRecvV2", "CollectiveBcastSend", "CollectiveBcastSendV2", "CollectiveGather",
+        "CollectiveGatherV2", "CollectiveInitializeCommunicator", "CollectivePermute", "CollectiveReduce",
+        "CollectiveReduceScatterV2", "CollectiveReduceV2", "CollectiveReduceV3", "DataServiceDataset",
+        "DataServiceDatasetV2", "DataServiceDatasetV3", "DataServiceDatasetV4", "RegisterDataset",
+        "RegisterDatasetV2", "RpcCall", "RpcClient", "RpcServer", "RpcServerRegister", "RpcServerStart",
+    ),
+    "runs what it is given": (
+        "DatasetFromGraph", "XlaCustomCall", "XlaCustomCallV2",
+    ),
+    "changes the process": (
+        "Abort", "FileSystemSetConfiguration",
+    ),
+}  # fmt: skip
+
+REACHES_OUT: Final[Mapping[str, str]] = {name: how for how, names in _REACHES_OUT.items() for name in names}
+"""Operators that reach for more than tensors, and how."""
+
+_FILLS_TABLE: Final = "InitializeTableFromTextFile"
+_RESTORES: Final = dict.fromkeys(("Restore", "RestoreSlice", "RestoreV2"), "reads files")
+_SAVES: Final = dict.fromkeys(("MergeV2Checkpoints", "Save", "SaveSlices", "SaveV2"), "writes files")
+
+
+class Node(NamedTuple):
+    """An operator in a graph or a function.
+
+    Attributes:
+        inputs: the nodes of the graph that it waits for; of a function, which runs whole, none are told.
+        calls: functions that its attributes name.
+    """
+
+    name: str
+    operator: str
+    inputs: Sequence[str]
+    calls: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What runs when, of a graph and its functions.
+
+    Attributes:
+        run: nodes that run for requests, and when the model is loaded.
+        called: functions that may be called beside those that nodes call.
+        restored: nodes that read the weights when the model is loaded.
+    """
+
+    nodes: Sequence[Node]
+    functions: Mapping[str, Sequence[Node]]
+    run: Collection[str]
+    called: Collection[str]
+    restored: Collection[str]
+
+    def all_nodes(self) -> Iterator[Node]:
+        """Those of the functions, too."""
+        for nodes in (self.nodes, *self.functions.values()):
+            yield from nodes
+
+
+def reaching_out(graph: Graph) -> dict[str, str]:
+    """The operators that must not be where they are, and what each does; by name."""
+    there = {node.operator for node in graph.all_nodes()}
+    found = (
+        _of(REACHES_OUT, there)
+        | _of(_SAVES | _RESTORES, _reached(graph, graph.run, graph.called))
+        | _of(_SAVES, _reached(graph, graph.restored))
+    )
+    return dict(sorted(found.items()))
+
+
+def fills_tables(graph: Graph) -> bool:
+    """True when there is a table of words that is filled from a file."""
+    return any(node.operator.startswith(_FILLS_TABLE) for node in graph.all_nodes())
+
+
+def node_of(tensor: str) -> str:
+    """The node that a tensor comes from, as inputs are written: `name:0`, or `^name` of one that only has to run."""
+    return tensor.removeprefix("^").partition(":")[0]
+
+
+def _of(table: Mapping[str, str], operators: Collection[str]) -> dict[str, str]:
+    return {name: how for name, how in table.items() if name in operators}
+
+
+def _reached(graph: Graph, run: Collection[str], called: Collection[str] = ()) -> set[str]:
+    """The operators that run when these nodes and functions do."""
+    by_name = {node.name: (node,) for node in graph.nodes}
+    found: set[str] = set()
+    seen: set[tuple[bool, str]] = set()
+    waiting = [(False, name) for name in run] + [(True, name) for name in called]
+    while waiting:
+        is_function, name = each = waiting.pop()
+        if each in seen:
+            continue
+        seen.add(each)
+        for node in graph.functions.get(name, ()) if is_function else by_name.get(name, ()):
+            found.add(node.operator)
+            waiting += [(False, before) for before in node.inputs]
+            # An operator may be a function's name: an older way to call it.
+            waiting += [(True, function) for function in (node.operator, *node.calls)]
+    return found
