@@ -13,13 +13,14 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip insta
 from paceline.core.errors import CannotChange, ConfigError, StepFailed, UnsafeModel  # noqa: E402
 from paceline.core.tensors import TensorSpec  # noqa: E402
 from paceline.optimize import steps  # noqa: E402
-from paceline.optimize.candidate import Made  # noqa: E402
-from paceline.optimize.formats import torch_factory  # noqa: E402
 from paceline.optimize.formats.torch import convert  # noqa: E402
 from paceline.optimize.result import Converted  # noqa: E402
 from paceline.optimize.rows import Rows  # noqa: E402
+from paceline.optimize.source import Steps, export_factory, open_source  # noqa: E402
+from paceline.optimize.wanted import Budget  # noqa: E402
 from paceline.runtimes.base import load  # noqa: E402
 from support import torch_models  # noqa: E402
+from support.studies import Silent  # noqa: E402
 
 pytestmark = pytest.mark.slow
 PIXELS = torch_models.digits()[0]
@@ -57,6 +58,18 @@ def nothing():
     return 3
 
 number = 3
+"""
+READING = """
+import numpy
+import torch
+from sizes import OUTPUTS
+
+def make():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, OUTPUTS)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor(numpy.load("weights.npy")))
+    return layer
 """
 
 
@@ -147,19 +160,21 @@ def test_it_runs_as_a_step(tmp_path: Path):
 # -- a factory --------------------------------------------------------------------------------------------------------
 
 
-def factory(tmp_path: Path, name: str, given: Path) -> tuple[Made, Path]:
+@pytest.fixture(autouse=True)
+def _beside_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def factory(tmp_path: Path, name: str, given: Path, code: str = FACTORY) -> tuple[Path, list[str]]:
     """Run in a process of its own: user code is not imported into this one."""
-    code = tmp_path / "nets.py"
-    code.write_text(FACTORY)
-    arguments = {"factory": f"nets:{name}", "rows": given, "code": code}
-    folder = tmp_path / f"step-{name}"
-    made = steps.run("formats.torch_factory:export", Made, arguments, folder, timeout_s=100)
-    return made, folder / made.file
+    (tmp_path / "nets.py").write_text(code)
+    run = Steps(tmp_path / "steps", Budget(100.0), Silent())
+    return export_factory(open_source(f"nets:{name}", allow_pickle=False), given, run)
 
 
 def test_a_factory_s_module_is_exported_for_inference_with_open_rows(tmp_path: Path):
-    made, path = factory(tmp_path, "make", rows(tmp_path, anything=PIXELS.astype(np.float64)))
-    assert made.notes == []
+    path, notes = factory(tmp_path, "make", rows(tmp_path, anything=PIXELS.astype(np.float64)))
+    assert notes == []
     model = load(path)
     assert model.signature.inputs == (TensorSpec("pixels", model.signature.inputs[0].datatype, (-1, 64)),)
     run = model.instances(1, 1)[0].run
@@ -167,18 +182,25 @@ def test_a_factory_s_module_is_exported_for_inference_with_open_rows(tmp_path: P
     converted(path, rows(tmp_path, pixels=PIXELS[:50]), tmp_path)
 
 
-def test_changed_code_is_exported_again(tmp_path: Path):
-    code, given = tmp_path / "nets.py", rows(tmp_path, pixels=PIXELS[:2])
-    code.write_text(FACTORY)
-    arguments = {"factory": "nets:make", "rows": given, "code": code}
-    before = steps.key_of("formats.torch_factory:export", arguments)
-    code.write_text(FACTORY.replace("64, 10", "64, 3"))
-    assert steps.key_of("formats.torch_factory:export", arguments) != before
+def test_what_a_factory_reads_may_change_and_what_does_not_gives_the_same_file(tmp_path: Path):
+    given = rows(tmp_path, pixels=PIXELS[:2])
+    (tmp_path / "sizes.py").write_text("OUTPUTS = 3\n")
+    answers, files = [], []
+    for bias in (1.0, 1.0, 2.0):
+        np.save(tmp_path / "weights.npy", np.full(3, bias, np.float32))
+        path, _ = factory(tmp_path, "make", given, READING)
+        files.append(path.read_bytes())
+        answers.append(load(path).instances(1, 1)[0].run((PIXELS[:1],))[0])
+    assert files[0] == files[1] != files[2]
+    np.testing.assert_allclose(answers[2] - answers[0], np.ones((1, 3)), atol=1e-6)
+    (tmp_path / "sizes.py").write_text("OUTPUTS = 30\n")
+    with pytest.raises(StepFailed, match="30"):
+        factory(tmp_path, "make", given, READING)
 
 
 def test_a_module_that_computes_with_the_number_of_rows_keeps_it(tmp_path: Path):
-    made, path = factory(tmp_path, "Sized", rows(tmp_path, pixels=PIXELS[:4]))
-    assert "fixes the batch size at 1" in made.notes[0]
+    path, notes = factory(tmp_path, "Sized", rows(tmp_path, pixels=PIXELS[:4]))
+    assert "fixes the batch size at 1" in notes[0]
     assert load(path).signature.inputs[0].shape == (1, 64)
 
 
@@ -206,9 +228,10 @@ def test_what_torch_export_cannot_follow_is_no_failure(tmp_path: Path):
         factory(tmp_path, "Branches", rows(tmp_path, pixels=PIXELS[:4]))
 
 
-def test_the_code_of_a_factory_is_found_below_a_folder(tmp_path: Path):
+def test_a_factory_may_lie_in_a_package(tmp_path: Path):
     (tmp_path / "pack").mkdir()
-    for name in ("one.py", "pack/__init__.py", "pack/two.py"):
-        (tmp_path / name).touch()
-    found = [torch_factory.find_code(f"{name}:make", tmp_path) for name in ("one", "pack", "pack.two", "other")]
-    assert found == [tmp_path / "one.py", tmp_path / "pack/__init__.py", tmp_path / "pack/two.py", None]
+    (tmp_path / "pack" / "two.py").write_text(FACTORY)
+    run = Steps(tmp_path / "steps", Budget(100.0), Silent())
+    source = open_source("pack.two:make", allow_pickle=False)
+    path, _ = export_factory(source, rows(tmp_path, pixels=PIXELS[:4]), run)
+    assert load(path).signature.outputs[0].shape == (-1, 10)

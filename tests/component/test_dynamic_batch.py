@@ -92,11 +92,12 @@ def squeezed(path: Path) -> Path:
     return save(path, nodes, [("x", T.FLOAT, [1, 4])], [("y", T.FLOAT, [1, 4])], {"first": np.array([0], np.int64)})
 
 
-def changed(build: Callable[[Path], Path], folder: Path, shape: tuple[int, ...], count: int = 4) -> tuple[Path, Path]:
-    """The model before and after."""
+def changed(
+    build: Callable[[Path], Path], folder: Path, shape: tuple[int, ...], rows: Array | None = None
+) -> tuple[Path, Path]:
+    """The model before and after; the rows are four at random, unless they are given."""
     model = build(folder / "fixed.onnx")
-    rows = Rows({"x": RANDOM.standard_normal((count, *shape)).astype(np.float32)})
-    rows.save(folder / "rows.npz")
+    Rows({"x": RANDOM.standard_normal((4, *shape)) if rows is None else rows}).save(folder / "rows.npz")
     made = dynamic_batch.opened(model=model, rows=folder / "rows.npz", folder=folder)
     return model, folder / made.file
 
@@ -142,6 +143,26 @@ def test_an_open_batch_and_a_larger_one_are_left_alone(tmp_path):
         changed(of(8), tmp_path, (2,))
 
 
-def test_too_few_rows_prove_nothing(tmp_path):
-    with pytest.raises(CannotChange, match="3 rows are needed to compare, got 2"):
-        changed(reshaped, tmp_path, (12,), count=2)
+@pytest.mark.parametrize("others", [1, 2, 9])
+def test_equal_rows_do_not_hide_that_rows_influence_one_another(tmp_path, others):
+    """The mean over a batch of equal rows is each of them."""
+    rows = np.concatenate([np.repeat(RANDOM.standard_normal((1, 4)), 5, axis=0), RANDOM.standard_normal((others, 4))])
+    with pytest.raises(CannotChange, match="rows influence one another in output 'y'"):
+        changed(averaged, tmp_path, (4,), rows)
+
+
+def test_two_rows_that_differ_are_enough(tmp_path):
+    _, after = changed(reshaped, tmp_path, (12,), RANDOM.standard_normal((2, 12)))
+    assert facts.read(after).fixed_batch is None
+
+
+@pytest.mark.parametrize("build", [reshaped, averaged])
+@pytest.mark.parametrize(
+    "rows",
+    [np.ones((1, 12)), np.ones((5, 12)), 1 + 1e-12 * np.arange(36).reshape(3, 12)],
+    ids=["one", "five", "single"],
+)
+def test_rows_that_are_the_same_to_the_model_prove_nothing(tmp_path, build, rows):
+    rows = rows[:, :4] if build is averaged else rows
+    with pytest.raises(CannotChange, match="the rows are all the same"):
+        changed(build, tmp_path, (rows.shape[1],), rows)

@@ -65,6 +65,19 @@ def silenced(model: Path, rows: Rows, keep: Callable[[int], int]) -> onnx.ModelP
     return graph
 
 
+def test_weights_of_an_old_file_are_listed_as_inputs_and_are_pruned_all_the_same(
+    digits: trained.Trained, tmp_path: Path
+):
+    model = onnx.load(str(digits.model))
+    model.ir_version = 3
+    listed = [helper.make_tensor_value_info(each.name, T.FLOAT, each.dims) for each in model.graph.initializer]
+    model.graph.input.extend(listed)
+    onnx.save(model, str(tmp_path / "old.onnx"))
+    made = prune.structured(model=tmp_path / "old.onnx", rows=digits.calibration, folder=tmp_path)
+    assert made.notes[0].startswith("Gemm_0: 128 of 256 units stay")
+    assert digits.accuracy(tmp_path / made.file) > 0.9
+
+
 def test_a_pruned_network_equals_one_in_which_those_units_are_silenced(digits: trained.Trained, tmp_path: Path):
     made = prune.structured(model=digits.model, rows=digits.calibration, folder=tmp_path, ratio=0.5, refit=False)
     expected = run(silenced(digits.model, Rows.load(digits.calibration), lambda width: width // 2), digits.rows)

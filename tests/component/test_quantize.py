@@ -153,10 +153,10 @@ def test_a_batch_that_the_file_fixes_is_fed_as_such(digits: trained.Trained, tmp
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        (np.ones((1, 64), np.float32), "more than 1 calibration row"),
-        (np.ones((50, 64), np.float32), "all the same"),
-        (np.full((50, 64), np.nan, np.float32), "no finite number"),
-        (np.vstack([np.full((1, 64), np.nan), np.eye(64)]).astype(np.float32), "NaN"),
+        (np.ones((1, 64), np.float32), "at least 2 are needed"),
+        (np.ones((50, 64), np.float32), "'x' is the same in all 50 rows"),
+        (np.full((50, 64), np.nan, np.float32), "NaN or infinite in 50 of 50 rows"),
+        (np.vstack([np.full((1, 64), np.nan), np.eye(64)]).astype(np.float32), "in 1 of 65 rows"),
     ],
 )
 def test_rows_that_say_nothing_of_ranges_are_refused(

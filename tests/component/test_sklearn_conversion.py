@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import CannotChange, ConfigError, UnsafeModel
+from paceline.optimize.formats.graphs import OwnGraph
 from paceline.optimize.formats.sklearn import convert
+from paceline.optimize.formats.tabular import Tabular
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
 from paceline.runtimes.base import load
+from paceline.workers.python.estimators import Estimator
 from support.boosters import CANCER, IRIS, estimator, holes
 
 for package in ("joblib", "skl2onnx", "skops", "treelite"):
@@ -124,9 +127,25 @@ def test_boosters_in_pickles_and_in_pipelines(tmp_path: Path, library: str, clas
 
 def test_scaled_trees_are_exact_though_scaling_rounds(tmp_path: Path) -> None:
     rows = CANCER[0].round(2)
-    fitted = after_scaling(Forest(20, random_state=3)).fit(rows, CANCER[1])
+    made = converted(after_scaling(Forest(21, random_state=3)).fit(rows, CANCER[1]), rows, tmp_path)
+    assert made.equality.rows_apart == 0, made
+
+
+@pytest.mark.parametrize("names", [[0, 1], ["benign", "malign"], [7, 3]])
+def test_a_vote_of_ten_trees_against_ten_goes_to_the_first_class(tmp_path: Path, names: list[Any]) -> None:
+    """However the votes are added up: a sum may be 0.49999997, and another 0.50000003."""
+    rows, classes = CANCER[0], np.take(names, CANCER[1])
+    fitted = Forest(20, random_state=3).fit(rows[:100], classes[:100])
+    assert (fitted.predict_proba(rows)[:, 0] == 0.5).sum() == 3
     made = converted(fitted, rows, tmp_path)
     assert made.equality.rows_apart == 0, made
+
+
+def test_rows_that_lack_a_feature_are_answered_as_the_library_does_or_not_at_all(tmp_path: Path) -> None:
+    rows = CANCER[0].copy()
+    rows[:5, 3] = np.nan
+    with pytest.raises(CannotChange, match=r"it answers [1-5] rows otherwise in which a feature is missing"):
+        converted(Forest(20, random_state=3).fit(*CANCER), rows, tmp_path)
 
 
 def test_ties_are_explained(tmp_path: Path) -> None:
@@ -136,6 +155,27 @@ def test_ties_are_explained(tmp_path: Path) -> None:
     made = converted(KNeighborsClassifier().fit(X, Y), X, tmp_path)
     assert made.equality.rows_apart == made.equality.ties == 1
     assert "1 of the 1 rows that differ are ties" in made.equality.notes[0]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_tie_does_not_excuse_an_answer_that_the_library_would_not_give(tmp_path: Path, right: bool) -> None:
+    """All rows lie a little above the threshold of a tree, where single precision puts them below it."""
+    low, high = np.full((20, 1), 0.25), np.full((20, 1), 0.75)
+    stump = HistogramRegressor(max_iter=1, learning_rate=1.0, min_samples_leaf=1, max_leaf_nodes=2)
+    stump.fit(np.r_[low, high], np.r_[np.zeros(20), np.full(20, 10.0)])
+    Rows({"input": np.full((50, 1), 0.5 + 1e-12)}).save(tmp_path / "rows.npz")
+    tabular = Tabular(Estimator(stump), tmp_path / "rows.npz")
+    assert tabular.answers["prediction"].tolist() == [10.0] * 50
+    graph = OwnGraph()
+    nothing = graph.node("Mul", [tabular.rows_of(graph), graph.constant(np.zeros(1, np.float32))])
+    answer = graph.node("Add", [nothing, graph.constant(np.float32([0.0 if right else 3.0]))])
+    model = graph.model(tabular.values("float32"), tabular.prediction(graph, answer, "float32"))
+    if right:
+        equality = tabular.converted(model, tmp_path).equality
+        assert (equality.rows_apart, equality.ties) == (50, 50)
+        return
+    with pytest.raises(CannotChange, match="it answers 50 of 50 rows otherwise: by up to 7"):
+        tabular.converted(model, tmp_path)
 
 
 # -- columns that hold text -------------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'paceline[torch]'")
 
 from paceline.core.errors import ModelLoadError, UnsafeModel  # noqa: E402
+from paceline.inspection.dispatch import inspect  # noqa: E402
 from paceline.runtimes.base import load  # noqa: E402
 from paceline.runtimes.torch_file import check  # noqa: E402
 from support import torch_models  # noqa: E402
+from support.inspected import found  # noqa: E402
 
 pytestmark = pytest.mark.slow
 PROGRAM = "models/model.json"
@@ -59,8 +61,10 @@ def with_program(path: Path, change: Callable[[Document], object]) -> Path:
 
 
 def refused(path: Path, says: str) -> None:
+    """Before anything is loaded; and whoever inspects the file is told."""
     with pytest.raises(UnsafeModel, match=says):
         load(path)
+    assert inspect(path).safety != "safe"
 
 
 def graph(document: Document) -> Document:
@@ -70,6 +74,7 @@ def graph(document: Document) -> Document:
 
 def test_what_is_rewritten_without_a_change_is_let_through(exported: Path):
     assert check(with_program(exported, lambda document: None)) == "exported"
+    assert inspect(exported).safety == "safe"
     assert load(exported).signature.inputs[0].name == "x"
 
 
@@ -79,6 +84,14 @@ def test_a_size_that_is_code(exported: Path, tmp_path: Path):
     with_program(exported, lambda document: _size(graph(document)["tensor_values"]["x"], code))
     refused(exported, "expr_str is")
     assert not marker.exists()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("code", ["9**9**9", "1 << 10**10", "Pow(Integer(9), Integer(10000000000))"])
+def test_a_size_that_takes_forever(code: str, exported: Path):
+    with_program(exported, lambda document: _size(graph(document)["tensor_values"]["x"], code))
+    refused(exported, "expr_str is")
+    assert found(inspect(exported), "unsafe").startswith("expr_str is")
 
 
 def test_a_size_that_is_code_of_a_tensor_that_is_called_like_free_text(exported: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ import pytest
 from paceline.optimize.result import Study
 from paceline.testing import run_server
 from support import digits
+from support.schemas import problems
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 pytest.importorskip("sklearn", reason="the models are scikit-learn's")
@@ -134,7 +135,9 @@ def test_the_reports_are_written_and_hold_the_study(place: Place):
     assert "int8-dynamic" in told
     import msgspec
 
-    study = msgspec.json.decode((place.out / "report.json").read_bytes(), type=Study)
+    written = (place.out / "report.json").read_bytes()
+    assert problems("study", json.loads(written)) == []
+    study = msgspec.json.decode(written, type=Study)
     assert study.price_per_hour == 0.5
     assert [each.candidate.name for each in study.candidates] == ["original", "int8-dynamic"]
     assert study.source["file"] == "digits.onnx"
@@ -313,6 +316,7 @@ def test_a_pickle_is_refused_and_not_read(place: Place):
         (["--labels", "no-such.npy"], 3, "no-such.npy"),
         (["--metric", "acuracy"], 3, "unknown metric"),
         (["--max-drop", "much"], 2, "expected a drop such as 0.5%"),
+        (["--max-drop", "0.5"], 3, "write 0.5%, or 50%"),
         (["--candidates", "int4"], 3, "no candidate is called 'int4'"),
         (["--budget", "1s"], 2, "5 s or more"),
         (["--batches", "1,x"], 2, "numbers of rows"),

@@ -106,7 +106,7 @@ def refused(*command: object) -> tuple[int, str]:
         ("lambda.keras", 6, "holds a Lambda layer"),
         ("read", 6, "the operator ReadFile reads files"),
         ("old.h5", 4, "HDF5, the format of old Keras, is not read"),
-        ("cut.keras", 4, "it is no .keras file, or a part of one"),
+        ("cut.keras", 4, "cannot be read: File is not a zip file"),
     ],
 )
 def test_fault_102_a_model_that_is_not_opened_ends_the_start(folder: Path, name: str, code: int, said: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from paceline.core.errors import ModelLoadError
+from paceline.runtimes.archive import MOST_ENTRIES, RATIO_FREE_BYTES
 from paceline.workers.python import bundles
 
 INTO = "Script Bundle"
@@ -173,12 +174,12 @@ def test_fault_101_a_file_that_is_a_folder(home: Path, names: tuple[str, str]) -
 
 @pytest.mark.slow
 def test_fault_101_a_bomb(home: Path) -> None:
-    assert "a bomb" in refused(home, bundle(home, ("zeros", bytes(bundles.RATIO_FREE_BYTES + 1))))
+    assert "a bomb" in refused(home, bundle(home, ("zeros", bytes(RATIO_FREE_BYTES + 1))))
 
 
 @pytest.mark.slow
 def test_fault_101_a_bomb_of_entries(home: Path) -> None:
-    archive = bundle(home, *[(str(index), b"") for index in range(bundles.MOST_ENTRIES + 1)])
+    archive = bundle(home, *[(str(index), b"") for index in range(MOST_ENTRIES + 1)])
     assert "10001 entries: at most 10000" in refused(home, archive)
 
 
@@ -243,7 +244,7 @@ def test_fault_101_an_endless_list_of_names(home: Path) -> None:
 
 
 def test_fault_101_a_bomb_of_folders(home: Path) -> None:
-    deep = [("/".join([str(index), *"d" * 30, "f"]), b"") for index in range(bundles.MOST_ENTRIES // 30)]
+    deep = [("/".join([str(index), *"d" * 30, "f"]), b"") for index in range(MOST_ENTRIES // 30)]
     assert "more than 10000 files and folders" in refused(home, bundle(home, *deep))
 
 

@@ -10,7 +10,6 @@ from paceline.optimize.candidate import Candidate, Change
 from paceline.optimize.result import Judgement, Speed, Tried
 from paceline.runtimes.options import RuntimeOptions
 
-OPENED = Change(call="dynamic_batch:opened")
 FUSED = Candidate(name="fused", title="fused", changes=(Change(call="graph:fused"),))
 PRUNED = Candidate(name="pruned", title="pruned", changes=(Change(call="prune:structured", arguments={"ratio": 0.5}),))
 INT8 = Candidate(name="int8", title="int8", changes=(Change(call="quantize:dynamic"),))
@@ -73,11 +72,11 @@ def test_a_pair_is_not_joined_with_a_part_of_itself():
     assert space.join(pair, INT8) is None
 
 
-def test_the_batch_dimension_is_opened_once_and_first():
-    first, second = (Candidate(name=each.name, title="", changes=(OPENED, *each.changes)) for each in (PRUNED, INT8))
-    joined = space.join(first, second)
-    assert joined is not None
-    assert joined.changes == (OPENED, *PRUNED.changes, *INT8.changes)
+@pytest.mark.parametrize("unchanged", [space.opened(), space.converted(title="Keras")], ids=lambda each: each.name)
+def test_what_changes_nothing_is_no_part_of_a_pair(unchanged: Candidate):
+    assert unchanged.changes == ()
+    assert space.join(unchanged, INT8) is None
+    assert space.join(INT8, unchanged) is None
 
 
 def test_only_what_passed_the_gate_is_combined_the_most_promising_first():

@@ -162,7 +162,7 @@ def test_the_memory_of_a_group_that_is_nearly_full(machine):
     }
     host = machine(GROUP | files)
     finding = only(memory.total(host))
-    assert (finding.level, finding.text) == ("problem", "4.0 GiB, 0.1 GiB of it free")
+    assert (finding.level, finding.text) == ("problem", "4.29 GB, 157 MB of it free")
     assert "killed 2 processes" in only(memory.killed(host)).text
 
 
@@ -191,7 +191,7 @@ def test_transparent_huge_pages(machine, enabled, defrag, level):
 
 def test_huge_pages_that_nobody_uses(machine):
     host = machine({"proc/meminfo": "HugePages_Total: 1024\nHugePages_Free: 512\nHugepagesize: 2048 kB\n"})
-    assert only(memory.reserved_huge_pages(host)).text.startswith("1.0 GiB are set aside")
+    assert only(memory.reserved_huge_pages(host)).text.startswith("1.07 GB are set aside")
 
 
 @pytest.mark.parametrize(

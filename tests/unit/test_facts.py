@@ -39,16 +39,14 @@ def test_a_network(tmp_path):
     found = facts.read(models.mlp(tmp_path / "m.onnx", (64, 128, 10)))
     assert found.operators == {"Gemm": 2, "Relu": 1}
     assert found.weight_bytes == 4 * (64 * 128 + 128 + 128 * 10 + 10)
-    assert (found.opset, found.branches, found.fixed_batch) == (17, 1, None)
-    assert (found.float_outputs, found.integer_outputs) == (["y"], [])
+    assert (found.branches, found.fixed_batch) == (1, None)
     assert found.multiplies
-    assert not found.is_trees
 
 
 def test_a_classical_model(tmp_path):
     found = facts.read(models.digits(tmp_path / "m.onnx"))
     assert found.operators["ai.onnx.ml.LinearClassifier"] == 1
-    assert len(found.integer_outputs) == len(found.float_outputs) == 1
+    assert not found.multiplies
 
 
 def test_operators_within_loops_count(tmp_path):
@@ -106,12 +104,12 @@ def test_103_104_a_file_is_checked_before_it_is_read(tmp_path):
 
 
 def test_trees_are_not_openvino_s(tmp_path):
-    assert names(Facts(operators={"ai.onnx.ml.TreeEnsembleClassifier": 1}, weight_bytes=0, opset=17), NEW) == []
+    assert names(Facts(operators={"ai.onnx.ml.TreeEnsembleClassifier": 1}, weight_bytes=0), NEW) == []
 
 
 def test_precisions_follow_from_the_processor():
     pytest.importorskip("openvino", reason="needs the extra openvino")
-    products = Facts(operators={"Gemm": 2, "Relu": 1}, weight_bytes=0, opset=17)
+    products = Facts(operators={"Gemm": 2, "Relu": 1}, weight_bytes=0)
     assert names(products, OLD) == ["openvino"]
     assert names(products, NEW) == ["openvino", "openvino-bf16", "openvino-f16"]
     assert names(products, ARM) == ["bf16", "openvino", "openvino-bf16"]
@@ -119,10 +117,10 @@ def test_precisions_follow_from_the_processor():
 
 def test_convolutions_branches_and_attention(monkeypatch):
     monkeypatch.setattr(graph, "usable_cores", lambda: type("Cores", (), {"whole": 2}))
-    convolutions = Facts(operators={"Conv": 4}, weight_bytes=0, opset=17, branches=3)
+    convolutions = Facts(operators={"Conv": 4}, weight_bytes=0, branches=3)
     found = {candidate.name: candidate for candidate in graph.candidates(convolutions, OLD)}
     assert found["plain-layout"].options.graph_optimization == "extended"
     assert (found["branches"].options.inter_op_threads, found["branches"].threads) == (2, 2)
-    attention = Facts(operators={"MatMul": 48, "Softmax": 6}, weight_bytes=0, opset=17, branches=3)
+    attention = Facts(operators={"MatMul": 48, "Softmax": 6}, weight_bytes=0, branches=3)
     assert "fused" in names(attention, OLD)
     assert "branches" not in names(attention, OLD)

@@ -80,8 +80,8 @@ def test_fault_101_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> No
 
 
 def test_fault_101_a_member_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
-    path = archive(tmp_path / "m.keras", **{"config.json": "{}", "model.weights.h5": bytes(32 << 20)})
-    with pytest.raises(ModelLoadError, match=r"'model\.weights\.h5' unpacks to too much"):
+    path = archive(tmp_path / "m.keras", **{"config.json": "{}", "model.weights.h5": bytes(80 << 20)})
+    with pytest.raises(ModelLoadError, match="a bomb"):
         check(path)
 
 
@@ -91,7 +91,7 @@ def test_fault_101_a_member_that_unpacks_to_far_more_is_refused(tmp_path: Path) 
     ids=["empty", "open", "list", "null", "deep", "bytes"],
 )
 def test_fault_002_a_configuration_that_is_none_is_refused(tmp_path: Path, config: str | bytes) -> None:
-    with pytest.raises(ModelLoadError, match=r"m\.keras: cannot be loaded"):
+    with pytest.raises(ModelLoadError, match=r"m\.keras: cannot be read: config\.json is no "):
         check(archive(tmp_path / "m.keras", **{"config.json": config}))
 
 
@@ -99,11 +99,11 @@ def test_fault_002_a_configuration_that_is_none_is_refused(tmp_path: Path, confi
 def test_fault_002_a_cut_off_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = saved(tmp_path, model_of(DENSE))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ModelLoadError, match="or a part of one") as raised:
+    with pytest.raises(ModelLoadError, match="cannot be read: File is not a zip file") as raised:
         check(path)
     assert raised.value.hint
 
 
 def test_an_archive_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadError, match=r"it is no \.keras file"):
+    with pytest.raises(ModelLoadError, match=r"it has no config\.json"):
         check(archive(tmp_path / "m.keras", **{"readme.txt": "hello"}))

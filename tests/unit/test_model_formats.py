@@ -48,12 +48,11 @@ def test_what_is_none_of_them_says_which_there_are(tmp_path, name, head):
 
 
 def test_folders(tmp_path):
-    for name in ("saved_model.pb", "bundle.json", "model.onnx"):
+    for name in ("saved_model.pb", "model.onnx"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_bytes(b"")
     assert identify(tmp_path / "saved_model.pb").name == "savedmodel"
     assert is_model_folder(tmp_path / "saved_model.pb")
-    assert is_model_folder(tmp_path / "bundle.json")
     assert not is_model_folder(tmp_path / "model.onnx")
     with pytest.raises(ModelLoadError, match="expected a file, got a folder"):
         identify(tmp_path / "model.onnx")

@@ -180,6 +180,20 @@ def test_drops_are_read(text: str, expected: Drop):
     assert gate.parse_drop(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("0.5", "write 0.5%, or 50%, as you mean it"), ("0.2", "write 0.2%, or 20%"), ("2", "write 2%, as you mean it")],
+)
+def test_a_plain_number_that_may_mean_two_things_is_refused_where_a_metric_ends_at_1(text: str, hint: str):
+    drop = gate.parse_drop(text)
+    with pytest.raises(ConfigError, match=f"--max-drop {text}: a plain number is in the units of") as caught:
+        drop.allowed(ACCURACY, 0.9)
+    assert hint in (caught.value.hint or "")
+    assert drop.allowed(RMSE, 50.0) == float(text)
+    assert gate.parse_drop(f"{text}%").allowed(ACCURACY, 0.9) == float(text) / 100.0
+    assert gate.parse_drop("50%").allowed(ACCURACY, 0.9) == 0.5
+
+
 @pytest.mark.parametrize("text", ["", "five", "-1%", "100%", "1e-3", "1%%", "nan"])
 def test_what_is_no_drop_is_refused(text: str):
     with pytest.raises(ConfigError, match="expected a drop"):
@@ -222,7 +236,7 @@ def populations() -> dict[str, planted.Population]:
 @pytest.mark.parametrize(
     ("metric", "rows"),
     [
-        *[(name, 100) for name in ("log_loss", "cosine", "rmse", "r2", "relative_error")],
+        *[(name, 100) for name in ("f1_macro", "log_loss", "cosine", "rmse", "mae", "r2", "relative_error")],
         *[(name, rows) for name in ("accuracy", "agreement", "f1", "roc_auc") for rows in (100, 400)],
     ],
 )

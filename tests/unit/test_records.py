@@ -7,7 +7,7 @@ import pytest
 
 from paceline.core.errors import ConfigError
 from paceline.optimize.candidate import Candidate
-from paceline.optimize.records import Records, alone
+from paceline.optimize.records import Records, alone, count_once
 from paceline.optimize.result import Speed, Status, Tried
 
 INT8 = Candidate(name="int8", title="int8")
@@ -57,6 +57,14 @@ def test_a_broken_record_is_none(tmp_path: Path):
     assert records.find(INT8) is None
     file.write_text(json.dumps({"key": 1}))
     assert records.find(INT8) is None
+
+
+def test_what_was_counted_once_is_not_counted_again_for_the_same_question(tmp_path: Path):
+    chance = iter([400, 380, 90])
+    counted = [count_once(tmp_path / "kept", {"budget_s": each}, lambda: next(chance)) for each in (60.0, 60.0, 20.0)]
+    assert counted == [400, 400, 380]
+    (tmp_path / "kept").write_text('{"question"')
+    assert count_once(tmp_path / "kept", {"budget_s": 20.0}, lambda: next(chance)) == 90
 
 
 def test_a_folder_is_for_one_study_at_a_time(tmp_path: Path):

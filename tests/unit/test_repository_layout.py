@@ -9,6 +9,8 @@ import pytest
 
 from paceline.core.errors import ModelLoadError
 from paceline.engine.layout import ModelFiles, is_one_model, look, models_in
+from paceline.runtimes.bundle import is_bundle
+from support.bundles import make
 
 
 def write(root: Path, *names: str) -> Path:
@@ -66,7 +68,6 @@ def test_of_one_number_written_twice_the_plain_one_counts(tmp_path):
         (("other.onnx", "labels.txt"), "other.onnx"),
         (("model.onnx", "other.onnx"), "model.onnx"),
         (("model.keras", "model.onnx", "service.py"), "model.onnx"),
-        (("model.keras", "model.onnx", "bundle.json"), ""),
         (("saved_model.pb", "variables/variables.index"), ""),
         (("model.savedmodel/saved_model.pb", "labels.txt"), "model.savedmodel"),
         (("saved_model.pb", "service.py"), "service.py"),
@@ -83,6 +84,41 @@ def test_of_one_number_written_twice_the_plain_one_counts(tmp_path):
 def test_the_file_of_a_version(tmp_path, files, chosen):
     write(tmp_path, *(f"a/1/{name}" for name in files))
     assert found(tmp_path)["a"].versions["1"].file == tmp_path / "a/1" / chosen
+
+
+def test_a_bundle_is_served_before_anything_else(tmp_path):
+    make(tmp_path / "a/1")
+    write(tmp_path, "a/1/model.onnx", "a/1/service.py", "a/1/saved_model.pb")
+    assert found(tmp_path)["a"].versions["1"].file == tmp_path / "a/1"
+
+
+def test_a_bundle_that_is_broken_is_one_still(tmp_path):
+    file = make(tmp_path / "a/1") / "bundle.json"
+    file.write_bytes(file.read_bytes()[:40])
+    assert found(tmp_path)["a"].versions["1"].file == tmp_path / "a/1"
+
+
+@pytest.mark.parametrize("content", ['{"name": "web", "version": 2}', "[]", '{"schema": "x", "model": 1}', "7"])
+def test_another_s_file_that_is_called_like_a_bundle_s_makes_none(tmp_path, content):
+    write(tmp_path, "a/1/model.onnx", "b/1/saved_model.pb")
+    for name in ("a", "b"):
+        (tmp_path / name / "1/bundle.json").write_text(content)
+    models = found(tmp_path)
+    assert models["a"].versions["1"].file == tmp_path / "a/1/model.onnx"
+    assert models["b"].versions["1"].file == tmp_path / "b/1"
+    assert not is_bundle(tmp_path / "b/1")
+
+
+def test_a_study_beside_a_bundle_does_not_change_its_fingerprint(tmp_path):
+    folder = make(tmp_path / "a/1")
+    before = found(tmp_path)
+    write(folder, "study/steps/1/model.onnx", "report.html", "model-2/small.onnx", ".model-3.part/small.onnx")
+    assert found(tmp_path) == before
+    for name in ("model-1/small.onnx", "model-1/weights.bin", "bundle.json"):
+        write(folder, name)
+        after = found(tmp_path)
+        assert after["a"].versions["1"].fingerprint != before["a"].versions["1"].fingerprint
+        before = after
 
 
 @pytest.mark.parametrize(

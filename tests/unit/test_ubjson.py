@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from paceline.workers.python.ubjson import is_whole
+from paceline.runtimes.ubjson import NotUbjson, decoded
 
 
 def text(value: str, mark: bytes = b"") -> bytes:
@@ -22,13 +22,15 @@ WHOLE = b"{" + text("learner") + INNER + text("name") + text("x", b"S") + text("
 
 
 def test_a_whole_document() -> None:
-    assert is_whole(WHOLE)
-    assert is_whole(b"{}")
+    many = {"trees": [[], {}, [{}, 5]], "again": [{}, 5], "on": True}
+    assert decoded(WHOLE) == {"learner": many, "name": "x", "many": 7}
+    assert decoded(b"{}") == {}
 
 
 @pytest.mark.parametrize("end", range(len(WHOLE)))
 def test_a_document_that_is_cut_off_anywhere(end: int) -> None:
-    assert not is_whole(WHOLE[:end])
+    with pytest.raises(NotUbjson):
+        decoded(WHOLE[:end])
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,8 @@ def test_a_document_that_is_cut_off_anywhere(end: int) -> None:
     [
         WHOLE + b" ",
         b"[]",
+        b"{" + text("n") + b"[" * 100 + b"]" * 100 + b"}",
+        b"{" + text("n") + b"[#l\0\0\0\x0b" + b"[#l\0\0\0\x0b" * 3,
         b"{" + text("n") + b"?}",
         b"{" + text("n") + b"[#L" + struct.pack(">q", 1) + b"T]}",
         b"{" + text("n") + b"[#L" + struct.pack(">q", 2) + b"T}",
@@ -46,6 +50,8 @@ def test_a_document_that_is_cut_off_anywhere(end: int) -> None:
     ids=[
         "more behind it",
         "an array",
+        "too deep",
+        "counts of counts",
         "an unknown type",
         "a count, and an end",
         "too few",
@@ -55,4 +61,5 @@ def test_a_document_that_is_cut_off_anywhere(end: int) -> None:
     ],
 )
 def test_a_document_that_is_none(document: bytes) -> None:
-    assert not is_whole(document)
+    with pytest.raises(NotUbjson):
+        decoded(document)

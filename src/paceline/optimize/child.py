@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import sys
 import traceback
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from paceline.core.errors import PacelineError, RuntimeUnavailable, StepFailed
+from paceline.core.errors import PacelineError, RuntimeUnavailable, StepFailed, first_line
 from paceline.optimize.process import Line
 from paceline.optimize.steps import ASKED, OUTCOME, PACKAGE, Asked, Outcome, write_whole
 
@@ -53,7 +54,8 @@ def _called(folder: Path) -> Any:
     asked = msgspec.json.decode((folder / ASKED).read_bytes(), type=Asked)
     module, _, name = asked.call.partition(":")
     function = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
-    return function(**asked.arguments, **{key: Path(path) for key, path in asked.paths.items()}, folder=folder)
+    place = {"folder": folder} if "folder" in inspect.signature(function).parameters else {}
+    return function(**asked.arguments, **{key: Path(path) for key, path in asked.paths.items()}, **place)
 
 
 def _told(error: BaseException) -> PacelineError:
@@ -64,8 +66,7 @@ def _told(error: BaseException) -> PacelineError:
         return RuntimeUnavailable(f"{missing} is not installed", hint="pip install 'paceline[optimize]'")
     if isinstance(error, MemoryError):
         return StepFailed("out of memory")
-    first = next(iter(str(error).strip().splitlines()), "")
-    return StepFailed(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+    return StepFailed(f"{type(error).__name__}: {first_line(error)}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def read(data: Path, labels: str | None, inputs: Sequence[TensorSpec]) -> Rows:
         data: .npz (arrays by name), .npy, .csv, .parquet, .json (a list of items, `{"instances": [...]}`, or lists by
             name) or .jsonl.
         labels: a column, or an array, of `data`; or a file; or `FILE:COLUMN`.
-        inputs: of the model, in its order; axis 0 of each counts rows. None: everything is taken as it is called.
+        inputs: of the model, in its order; axis 0 of each counts rows. Empty: everything is taken as it is called.
 
     Raises:
         ConfigError: a file cannot be read, or does not fit the model.
@@ -81,30 +81,23 @@ def split(rows: Rows, seed: int, calibration: int | None = None) -> Split:
     return Split(rows.take(np.flatnonzero(chosen)), rows.take(np.flatnonzero(~chosen)))
 
 
-def check_calibration(rows: Rows) -> None:
-    """Whether ranges of values can be learned from these rows.
+def uncalibrated(rows: Rows) -> str:
+    """Why ranges of values cannot be learned from these rows; "" where they can.
 
-    Raises:
-        ConfigError: there is one row or none, a value is missing or infinite, or all rows are the same.
+    They cannot where there is one row or none, a value is missing or infinite, or a tensor of them is always the same.
     """
     if rows.count < 2:
-        raise ConfigError(
-            f"{rows.count} rows to calibrate with: at least 2 are needed", hint="a few hundred rows of real traffic do"
-        )
+        return f"{rows.count} rows to calibrate with: at least 2 are needed, a few hundred of real traffic do"
     constant = {name: bool((array == array[:1]).all()) for name, array in rows.inputs.items()}
     for name, array in rows.inputs.items():
         if array.dtype.kind != "f":
             continue
-        bad = np.flatnonzero(~np.isfinite(array.reshape(rows.count, -1)).all(axis=1))
-        if len(bad):
-            raise ConfigError(
-                f"calibration rows: {name!r} is NaN or infinite in {len(bad):,} of {rows.count:,} rows",
-                hint="leave such rows out of --data",
-            )
+        bad = int((~np.isfinite(array.reshape(rows.count, -1)).all(axis=1)).sum())
+        if bad:
+            return f"calibration rows: {name!r} is NaN or infinite in {bad:,} of {rows.count:,} rows"
         if constant[name]:
-            raise ConfigError(f"calibration rows: {name!r} is the same in all {rows.count:,} rows")
-    if all(constant.values()):
-        raise ConfigError(f"calibration rows: all {rows.count:,} rows are the same")
+            return f"calibration rows: {name!r} is the same in all {rows.count:,} rows"
+    return f"calibration rows: all {rows.count:,} rows are the same" if all(constant.values()) else ""
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from paceline.core.errors import ModelLoadError
+from paceline.core.errors import ModelLoadError, first_line
 from paceline.runtimes.onnx_file import check
 
 HEAVY: Final = frozenset(
@@ -33,31 +33,21 @@ class Facts(msgspec.Struct, kw_only=True):
     Attributes:
         operators: how many of each, as `MatMul`, `ai.onnx.ml.TreeEnsembleClassifier`; also within loops and branches.
         weight_bytes: of all initializers and constants.
-        opset: of the default domain.
         branches: nodes that take time and that no path connects, so that they could run side by side; 1: a chain.
         fixed_batch: the batch dimension that the file fixes; None: it is open.
-        float_outputs, integer_outputs: names.
     """
 
     operators: dict[str, int]
     weight_bytes: int
-    opset: int
     branches: int = 1
     fixed_batch: int | None = None
-    float_outputs: list[str] = []
-    integer_outputs: list[str] = []
 
     @property
     def multiplies(self) -> bool:
-        """True when there is something that 8-bit integers could make faster."""
+        """True when there are products, which a processor may do faster in narrower numbers."""
         return any(
             self.operators.get(kind) for kind in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "Attention")
         )
-
-    @property
-    def is_trees(self) -> bool:
-        """True when it is an ensemble of trees."""
-        return any(kind.startswith("ai.onnx.ml.TreeEnsemble") for kind in self.operators)
 
     @property
     def attends(self) -> bool:
@@ -65,28 +55,24 @@ class Facts(msgspec.Struct, kw_only=True):
         return self.operators.get("Softmax", 0) > 0 and self.operators.get("MatMul", 0) >= 6
 
 
-def read(path: Path) -> Facts:
-    """Look into an ONNX file.
+def read(model: Path) -> Facts:
+    """Look into an ONNX file. Runs as a step (see `steps.py`): a hostile file costs that process, and not the study.
 
     Raises:
         ModelLoadError: it is none, or absurd, or refers to what is not in its folder.
     """
     import onnx
 
-    check(path)
+    check(model)
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        graph = onnx.load(str(model), load_external_data=False).graph
     except Exception as error:  # protobuf's own, whose class depends on how protobuf is built
-        raise ModelLoadError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    graph = model.graph
+        raise ModelLoadError(f"{model}: cannot be read: {first_line(error)}") from error
     return Facts(
-        operators=dict(Counter(_name(node) for each in _graphs(graph) for node in each.node)),
-        weight_bytes=sum(size_bytes(tensor) for each in _graphs(graph) for tensor in _tensors(each)),
-        opset=next((int(each.version) for each in model.opset_import if each.domain in _DEFAULT_DOMAINS), 0),
+        operators=dict(Counter(_name(node) for each in graphs(graph) for node in each.node)),
+        weight_bytes=sum(size_bytes(tensor) for each in graphs(graph) for tensor in _tensors(each)),
         branches=branches(graph),
         fixed_batch=fixed_batch(graph),
-        float_outputs=[each.name for each in graph.output if _kind(each) == "f"],
-        integer_outputs=[each.name for each in graph.output if _kind(each) in ("i", "u")],
     )
 
 
@@ -120,13 +106,13 @@ def size_bytes(tensor: Any) -> int:
     return int(math.prod(tensor.dims)) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph, and those within its nodes."""
+def graphs(graph: Any) -> Iterator[Any]:
+    """A graph, and those within its nodes, at any depth."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
+                yield from graphs(inner)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -139,18 +125,6 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 def _name(node: Any) -> str:
     return node.op_type if node.domain in _DEFAULT_DOMAINS else f"{node.domain}.{node.op_type}"
-
-
-def _kind(value: Any) -> str:
-    """The letter that numpy has for the kind of an output's numbers; empty for text, and for what is no tensor."""
-    from onnx import TensorProto, helper
-
-    element = value.type.tensor_type.elem_type if value.type.HasField("tensor_type") else TensorProto.UNDEFINED
-    if element in (TensorProto.UNDEFINED, TensorProto.STRING):
-        return ""
-    if element == TensorProto.BFLOAT16:
-        return "f"
-    return str(helper.tensor_dtype_to_np_dtype(element).kind)
 
 
 def _first_size(value: Any) -> int | None:

@@ -35,6 +35,7 @@ _ROUNDING: Final = 1e-5  # of the size of an output: what single precision leave
 _SEED: Final = 20  # of resamples: a study that is run again judges again as it did
 _MOST_TIMES: Final = 1e4
 _DROP: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
+_HARDLY_MEANT: Final = 0.2
 _HARDLY_BETTER: Final = 1.1
 
 
@@ -52,7 +53,17 @@ class Drop:
     share: bool
 
     def allowed(self, metric: Metric, old: float) -> float:
-        """In the metric's units; at least 0."""
+        """In the metric's units; at least 0.
+
+        Raises:
+            ConfigError: it is a plain number that was hardly meant as one.
+        """
+        if not self.share and metric.in_points and self.value >= _HARDLY_MEANT:
+            points = f", or {self.value * 100.0:g}%" if self.value < 1.0 else ""
+            raise ConfigError(
+                f"--max-drop {self.value:g}: a plain number is in the units of {metric.title}, which ends at 1",
+                hint=f"write {self.value:g}%{points}, as you mean it",
+            )
         return self.value * abs(old) if self.share and not metric.in_points else self.value
 
 

@@ -105,6 +105,13 @@ def ratio_of(baseline: Runs, other: Runs) -> tuple[float, float, float]:
     return float(np.median(ratios)), low, high
 
 
+def fastest(runs: Sequence[Runs], baseline: Runs) -> Runs:
+    """Of one model with several numbers of threads: the fastest; of nearly equal ones, fewer threads."""
+    best = max(ratio_of(baseline, each)[0] for each in runs)
+    near = [each for each in runs if ratio_of(baseline, each)[0] * WORTH_IT >= best]
+    return min(near, key=lambda each: each.threads)
+
+
 def median_interval(ordered: NDArray[np.float64]) -> tuple[float, float]:
     """The 95 % interval of the median of what these are drawn from, by order statistics.
 

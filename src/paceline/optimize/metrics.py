@@ -18,7 +18,7 @@ from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array
 from paceline.optimize import against_labels, against_original, answers
 from paceline.optimize.answers import Outputs
-from paceline.optimize.paired import Comparison
+from paceline.optimize.paired import LABELS, Comparison
 from paceline.optimize.rows import Rows
 
 _EMBEDDING_WORDS: Final = ("embed", "hidden", "pool", "sentence", "feature")
@@ -62,8 +62,7 @@ def named(name: str, *, labelled: bool) -> Metric:
     if found is None:
         raise ConfigError(f"unknown metric {name!r}", hint=f"one of {', '.join(METRICS)}")
     if found.labelled and not labelled:
-        hint = "give what is true: --labels y.npy, or a column's name"
-        raise ConfigError(f"the metric {name} needs labels", hint=hint)
+        raise ConfigError(f"the metric {name} needs labels", hint=LABELS)
     return found
 
 

@@ -4,12 +4,14 @@ Rules:
 - Its signature says which rows it takes. A factory has none before torch has seen rows: it gets those
   as they are called.
 - One thread, and all cores, are tried; the faster of the two at the operating batch is the baseline.
-- Rows that would take too much of the budget are left out of the judgement, and that is said.
+- Rows that would take too much of the budget are left out, of the judgement and of the comparison with what is
+  converted. How many do not is found out once: a study that goes on has the rows that it began with.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,27 +20,56 @@ from typing import Final
 import numpy as np
 
 from paceline.config.machine import usable_cores
-from paceline.core.errors import ConfigError, PacelineError
-from paceline.core.tensors import TensorSpec
+from paceline.core.errors import PacelineError
+from paceline.core.tensors import Array, TensorSpec
 from paceline.optimize import data, gate, measure, metrics
+from paceline.optimize.measure import Runs
 from paceline.optimize.metrics import Metric
 from paceline.optimize.predictor import Predictor
-from paceline.optimize.result import Tried
+from paceline.optimize.records import count_once
+from paceline.optimize.reporting.words import rows_text
+from paceline.optimize.result import Speed, Tried
 from paceline.optimize.rows import Rows
 from paceline.optimize.source import Source, Steps, export_factory
 from paceline.optimize.space import original
-from paceline.optimize.trial import Baseline, fastest, timing_s
 from paceline.optimize.wanted import Budget, Progress, Wanted
-from paceline.runtimes.model_files import size_bytes
+from paceline.runtimes.bundle import this_machine
+from paceline.runtimes.model_files import digest, size_bytes
 from paceline.runtimes.options import RuntimeOptions
 
 _ANSWERS_SHARE: Final = 0.1
-"""Of the budget: what the original may take for all rows that candidates are judged on."""
-_LEAST_JUDGED: Final = 32
+"""Of the budget: what the original may take for rows to judge on, and for rows to compare what is converted with."""
+_LEAST_ROWS: Final = 32
 _LOOK_S: Final = 0.1
-_MOST_COMPARED: Final = 10_000
+_MOST_COMPARED: Final = 10_000  # a converter's mistake shows on fewer
 _CALIBRATION: Final = "calibration.npz"
 _COMPARED: Final = "compared.npz"
+_EXAMPLE: Final = "example.npz"
+_AFFORDABLE: Final = "affordable.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The original, loaded and asked.
+
+    Attributes:
+        answers: to the evaluation rows.
+        took_s: for them.
+        runs: of it, by batch size, beside all candidates: what is told of it is no moment's accident.
+    """
+
+    predictor: Predictor
+    answers: Mapping[str, Array]
+    took_s: float
+    runs: dict[int, Runs] = field(default_factory=dict)
+
+    def saw(self, runs: Runs) -> None:
+        """It was timed again."""
+        self.runs.setdefault(runs.batch, Runs(runs.batch, runs.threads)).rounds.extend(runs.rounds)
+
+    def speeds(self) -> list[Speed]:
+        """Of all its runs, beside itself."""
+        return [each.speed(each) for each in self.runs.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +80,7 @@ class Opening:
         native: its file.
         rows: all of them; `evaluation`: those that candidates are judged on.
         compared, calibration: files of rows, for conversion and for steps.
+        threads: to try, where a candidate does not say.
         tried: what the report says of it.
         uncalibrated: why nothing can be calibrated on the rows; "" where that is possible.
     """
@@ -59,6 +91,7 @@ class Opening:
     compared: Path
     calibration: Path
     calibration_rows: int
+    threads: tuple[int, ...]
     metric: Metric
     baseline: Baseline
     tried: Tried
@@ -82,8 +115,9 @@ class Opener:
         self._budget = budget
         self._progress = progress
         self._stack = stack
-        self.scratch = wanted.folder / "rows"
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        cores = usable_cores().whole
+        self._threads = (wanted.threads,) if wanted.threads else (1, cores) if cores > 1 else (1,)
+        wanted.rows_folder.mkdir(parents=True, exist_ok=True)
 
     def open(self) -> Opening:
         """Load, ask and time the original.
@@ -92,73 +126,67 @@ class Opener:
             PacelineError: it cannot be loaded or asked, or the rows do not fit it.
         """
         began = time.monotonic()
-        native, rows, predictor = self._loaded()
+        native, notes = self._file()
+        self._progress.doing("loading it")
+        predictor = self._load(native, self._threads[0])
         wanted = self._wanted
+        rows = data.read(wanted.data, wanted.labels, _inputs(predictor))
         split = data.split(rows, wanted.seed, wanted.calibration_rows)
-        warnings: list[str] = []
-        evaluation = self._affordable(predictor, split.evaluation, warnings)
+        affordable = self._affordable(predictor, native, split.evaluation)
+        evaluation = _some(split.evaluation, affordable, wanted.seed)
         baseline, metric = self._asked(predictor, evaluation)
-        warnings += gate.advice(baseline.answers, evaluation, metric, wanted.max_drop)
         baseline, tried = self._timed(baseline, native, evaluation)
+        tried.reasons += notes
         tried.took_s = time.monotonic() - began
+        uncalibrated = data.uncalibrated(split.calibration)
+        advice = gate.advice(baseline.answers, evaluation, metric, wanted.max_drop)
         return Opening(
             native=native,
             rows=rows,
             evaluation=evaluation,
-            compared=self._saved(rows.take(np.arange(min(rows.count, _MOST_COMPARED))), _COMPARED),
+            compared=self._saved(_some(rows, min(affordable, _MOST_COMPARED), wanted.seed), _COMPARED),
             calibration=self._saved(split.calibration, _CALIBRATION),
             calibration_rows=split.calibration.count,
+            threads=self._threads,
             metric=metric,
             baseline=baseline,
             tried=tried,
-            warnings=warnings,
-            uncalibrated=_uncalibrated(split.calibration),
+            warnings=[*_left_out(split.evaluation, evaluation), *advice, *filter(None, [uncalibrated])],
+            uncalibrated=uncalibrated,
         )
 
-    def _loaded(self) -> tuple[Path, Rows, Predictor]:
-        wanted, native = self._wanted, self._source.path
-        if native is None:
-            rows = data.read(wanted.data, wanted.labels, ())
-            self._progress.doing("exporting it")
-            native = export_factory(self._source, self._saved(rows, _COMPARED), self._steps)
-        self._progress.doing("loading it")
-        predictor = self._load(native, self.threads[0])
-        return native, data.read(wanted.data, wanted.labels, _inputs(predictor)), predictor
-
-    @property
-    def threads(self) -> tuple[int, ...]:
-        """To try, of an instance."""
-        cores = usable_cores().whole
-        return (self._wanted.threads,) if self._wanted.threads else (1, cores) if cores > 1 else (1,)
+    def _file(self) -> tuple[Path, list[str]]:
+        """The model's, and notes on how it was made."""
+        if self._source.path is not None:
+            return self._source.path, []
+        self._progress.doing("exporting it")
+        example = _some(data.read(self._wanted.data, self._wanted.labels, ()), _LEAST_ROWS, self._wanted.seed)
+        return export_factory(self._source, self._saved(example, _EXAMPLE), self._steps)
 
     def _load(self, native: Path, threads: int) -> Predictor:
-        return self._stack.enter_context(
-            Predictor(
-                native,
-                RuntimeOptions(),
-                threads=threads,
-                allow_pickle=self._wanted.allow_pickle,
-                timeout_s=max(1.0, self._budget.left_s),
-                folder=self.scratch,
-            )
-        )
+        return self._stack.enter_context(load(native, RuntimeOptions(), threads, self._wanted, self._budget))
 
     def _saved(self, rows: Rows, name: str) -> Path:
-        path = self.scratch / name
+        path = self._wanted.rows_folder / name
         rows.save(path)
         return path
 
-    def _affordable(self, predictor: Predictor, rows: Rows, warnings: list[str]) -> Rows:
-        batch = self._wanted.batch
-        run_s = float(np.median(predictor.time(rows, batch=batch, seconds=_LOOK_S)))
-        count = max(_LEAST_JUDGED, int(_ANSWERS_SHARE * self._budget.total_s / run_s) * batch)
-        if count >= rows.count:
-            return rows
-        warnings.append(
-            f"candidates are judged on {count:,} of {rows.count:,} rows: the others do not fit into the budget"
-        )
-        picked = np.random.default_rng(self._wanted.seed).permutation(rows.count)[:count]
-        return rows.take(np.sort(picked))
+    def _affordable(self, predictor: Predictor, native: Path, rows: Rows) -> int:
+        """How many rows the original can be asked in its share of the budget, at the operating batch."""
+        batch, budget_s = self._wanted.batch, self._budget.total_s
+
+        def count() -> int:
+            run_s = float(np.median(predictor.time(rows, batch=batch, seconds=_LOOK_S)))
+            return max(_LEAST_ROWS, int(_ANSWERS_SHARE * budget_s / run_s) * batch)
+
+        question = {
+            "model": digest(native),
+            "rows": rows.digest(),
+            "batch": batch,
+            "budget_s": budget_s,
+            "machine": this_machine(),
+        }
+        return count_once(self._wanted.folder / _AFFORDABLE, question, count)
 
     def _asked(self, predictor: Predictor, evaluation: Rows) -> tuple[Baseline, Metric]:
         self._progress.doing("asking it")
@@ -171,17 +199,17 @@ class Opener:
 
     def _timed(self, baseline: Baseline, native: Path, rows: Rows) -> tuple[Baseline, Tried]:
         """The baseline with the better number of threads, and its speeds."""
-        wanted, seconds = self._wanted, timing_s(self._budget)
+        wanted, budget = self._wanted, self._budget
         predictors = [baseline.predictor]
         tried = Tried(candidate=original(title=self._source.title), status="baseline", file=str(native))
-        for threads in self.threads[1:]:
+        for threads in self._threads[1:]:
             try:
                 predictors.append(self._load(native, threads))
             except PacelineError as error:
                 tried.reasons.append(f"with {threads} threads it cannot be loaded: {error.message}")
-        self._progress.doing(f"timing it, {_rows(wanted.batch)} at a time")
-        runs = measure.in_turn(predictors, rows, batch=wanted.batch, seconds=seconds)
-        best = fastest(runs, runs[0])
+        self._progress.doing(f"timing it, {rows_text(wanted.batch)} at a time")
+        runs = measure.in_turn(predictors, rows, batch=wanted.batch, seconds=budget.timing_s)
+        best = measure.fastest(runs, runs[0])
         chosen = predictors[runs.index(best)]
         for each in predictors:
             if each is not chosen:
@@ -189,25 +217,39 @@ class Opener:
         found = Baseline(predictor=chosen, answers=baseline.answers, took_s=baseline.took_s)
         found.saw(best)
         for batch in wanted.batches:
-            self._progress.doing(f"timing it, {_rows(batch)} at a time")
-            (alone,) = measure.in_turn([chosen], rows, batch=batch, seconds=seconds / 4)
+            self._progress.doing(f"timing it, {rows_text(batch)} at a time")
+            (alone,) = measure.in_turn([chosen], rows, batch=batch, seconds=budget.other_timing_s)
             found.saw(alone)
         tried.speeds, tried.size_bytes = found.speeds(), size_bytes(native)
         return found, tried
 
 
-def _uncalibrated(rows: Rows) -> str:
-    try:
-        data.check_calibration(rows)
-    except ConfigError as error:
-        return error.message
-    return ""
+def load(model: Path, options: RuntimeOptions, threads: int, wanted: Wanted, budget: Budget) -> Predictor:
+    """A model in a process of its own, as a study has it."""
+    return Predictor(
+        model,
+        options,
+        threads=threads,
+        allow_pickle=wanted.allow_pickle,
+        timeout_s=budget.timeout_s,
+        folder=wanted.rows_folder,
+    )
+
+
+def _some(rows: Rows, count: int, seed: int) -> Rows:
+    """At most so many, in their order."""
+    if count >= rows.count:
+        return rows
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(rows.count)[:count]))
+
+
+def _left_out(all_rows: Rows, judged: Rows) -> list[str]:
+    if judged.count == all_rows.count:
+        return []
+    of = f"{judged.count:,} of {all_rows.count:,} rows"
+    return [f"candidates are judged on {of}: the others do not fit into the budget"]
 
 
 def _inputs(predictor: Predictor) -> tuple[TensorSpec, ...]:
     """What rows have to fit; a service of items takes what there is."""
     return () if predictor.signature.items else predictor.signature.inputs
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'s' * (count != 1)}"

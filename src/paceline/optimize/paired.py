@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from paceline.core.tensors import Array
 from paceline.optimize.answers import Floats
 from paceline.optimize.intervals import Statistic
 from paceline.optimize.rows import Rows
+
+LABELS: Final = "give what is true: --labels y.npy, or a column's name"
+"""What to do where a metric needs labels."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def labels_of(rows: Rows) -> Array:
         ConfigError: nobody knows.
     """
     if rows.labels is None:
-        raise ConfigError("this metric needs labels", hint="give what is true: --labels y.npy, or a column's name")
+        raise ConfigError("this metric needs labels", hint=LABELS)
     return rows.labels
 
 

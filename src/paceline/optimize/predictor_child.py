@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from paceline.core.errors import ModelFailed, PacelineError
+from paceline.core.errors import ModelFailed, PacelineError, first_line
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, bf16_to_float32
 from paceline.engine.examples import to_bf16
 from paceline.optimize import item_rows
@@ -180,8 +180,7 @@ def _failure(error: BaseException) -> Answer:
         return Answer(error=type(error).__name__, message=f"{error.message}: {words}")
     if isinstance(error, PacelineError):
         return Answer(error=type(error).__name__, message=error.message, hint=error.hint)
-    first = next(iter(str(error).strip().splitlines()), "")
-    return Answer(error="StepFailed", message=f"{type(error).__name__}: {first}")
+    return Answer(error="StepFailed", message=f"{type(error).__name__}: {first_line(error)}")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,11 @@ _LOCK: Final = "lock"
 class _Record(msgspec.Struct):
     key: str
     tried: Tried
+
+
+class _Count(msgspec.Struct):
+    question: Any
+    count: int
 
 
 class Records:
@@ -64,6 +69,22 @@ class Records:
 
     def _key(self, candidate: Candidate) -> str:
         return hashlib.sha256(self._question + msgspec.json.encode(candidate)).hexdigest()
+
+
+def count_once(path: Path, question: dict[str, Any], count: Callable[[], int]) -> int:
+    """What was counted when this question was asked first; the file keeps the answer to one question, the last.
+
+    Args:
+        question: everything that the count depends on, but for chance; as JSON has it.
+    """
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=_Count)
+    except (OSError, msgspec.DecodeError):
+        kept = None
+    if kept is None or kept.question != question:
+        kept = _Count(question, count())
+        write_whole(path, msgspec.json.encode(kept))
+    return kept.count
 
 
 def _is_undecided(tried: Tried) -> bool:

@@ -1,7 +1,8 @@
 """What does a study find? The document that the report, `--json` and the bundle are made of.
 
 Rules:
-- Times are seconds, sizes bytes. Fields may be added; `schema` counts changes that break readers.
+- Times are seconds, sizes bytes. `document` says which one this is. Fields may be added; `schema` counts changes that
+  break readers.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Tried(msgspec.Struct, kw_only=True):
         speeds: one for each batch size that was measured.
         size_bytes: of its files.
         took_s: to build, judge and measure it.
-        file: of the model, relative to the study's folder; None: it could not be made.
+        file: of the model, relative to the folder of the bundle, or its name where it lies elsewhere; None: it was not
+            made.
     """
 
     candidate: Candidate
@@ -111,7 +113,7 @@ class Equality(msgspec.Struct, kw_only=True):
     notes: list[str] = []
 
 
-class Study(msgspec.Struct, kw_only=True):
+class Study(msgspec.Struct, kw_only=True, tag_field="document", tag="study"):
     """A whole study.
 
     Attributes:

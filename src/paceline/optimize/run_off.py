@@ -16,7 +16,7 @@ from paceline.optimize import measure
 from paceline.optimize.measure import Runs
 from paceline.optimize.predictor import Predictor
 from paceline.optimize.result import Speed, Tried
-from paceline.optimize.trial import Bench, built, timing_s, too_slow
+from paceline.optimize.trial import Bench, built, too_slow
 
 _MOST: Final = 4
 _LOADING_S: Final = 2.0
@@ -26,7 +26,7 @@ _ONCE_S: Final = 0.01
 
 def foreseen_s(bench: Bench) -> float:
     """Seconds that it takes."""
-    return _TIMES * timing_s(bench.budget) + _LOADING_S
+    return _TIMES * bench.budget.timing_s + _LOADING_S
 
 
 def run_off(tried: Sequence[Tried], bench: Bench) -> None:
@@ -62,15 +62,12 @@ def _near(speed: Speed, ratio: float, median_s: float) -> bool:
 
 
 def _timed(loaded: Sequence[tuple[Tried, Predictor]], bench: Bench) -> None:
-    predictors = [bench.baseline.predictor, *(predictor for _, predictor in loaded)]
+    predictors = [predictor for _, predictor in loaded]
     try:
-        baseline, *runs = measure.in_turn(
-            predictors, bench.evaluation, batch=bench.batch, seconds=_TIMES * timing_s(bench.budget)
-        )
+        baseline, runs = bench.timed(predictors, bench.wanted.batch, _TIMES * bench.budget.timing_s)
     except PacelineError:
         _put_out_the_failed(loaded, bench)
         return
-    bench.baseline.saw(baseline)
     for (tried, _), each in zip(loaded, runs, strict=True):
         _put_down(tried, baseline, each)
 
@@ -79,7 +76,7 @@ def _put_out_the_failed(loaded: Sequence[tuple[Tried, Predictor]], bench: Bench)
     """What is known of the others stands: each has passed by itself."""
     for tried, predictor in loaded:
         try:
-            predictor.time(bench.evaluation, batch=bench.batch, seconds=_ONCE_S)
+            predictor.time(bench.opening.evaluation, batch=bench.wanted.batch, seconds=_ONCE_S)
         except PacelineError as error:
             _out(tried, error.message)
 

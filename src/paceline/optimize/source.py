@@ -8,23 +8,22 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from paceline.core.errors import ConfigError, ModelLoadError, PacelineError, StepFailed, UnsafeModel
 from paceline.optimize import steps
-from paceline.optimize.candidate import Change, Made
+from paceline.optimize.candidate import Made
 from paceline.optimize.facts import Facts
-from paceline.optimize.formats.torch_factory import find_code
 from paceline.optimize.result import Converted, Equality
+from paceline.optimize.wanted import Budget, Progress
 from paceline.runtimes.bundle import is_bundle
 from paceline.runtimes.formats import Format, identify
 from paceline.server.models import name_of
 from paceline.workers.service import is_service
 
-OPEN_BATCH: Final = Change(call="dynamic_batch:opened")
 _FACTORY: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _CONVERTERS: Final[Mapping[str, str]] = {
     "savedmodel": "formats.savedmodel",
@@ -39,6 +38,8 @@ _CONVERTERS: Final[Mapping[str, str]] = {
 }
 """By format: the module whose `convert` makes it ONNX."""
 _FACTORIES: Final = "formats.torch"
+_EXPORT: Final = "formats.torch_factory:export"
+_OPEN_BATCH: Final = "transforms.dynamic_batch:opened"
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,18 @@ class Source:
 
 
 class Steps:
-    """Steps of one study, each in its own folder, and none past the budget.
+    """Steps of one study, each in its own folder, and none past the budget."""
 
-    Args:
-        left_s: how much time there is.
-    """
+    def __init__(self, folder: Path, budget: Budget, progress: Progress) -> None:
+        self._folder = folder
+        self._budget = budget
+        self._progress = progress
 
-    def __init__(self, folder: Path, left_s: Callable[[], float], say: Callable[[str], None]) -> None:
-        self.folder = folder
-        self._left_s = left_s
-        self._say = say
-
-    def run(self, call: str, returns: type[Any], arguments: dict[str, Any]) -> Any:
+    def run(self, call: str, returns: type[Any], arguments: dict[str, Any], *, reuse: bool = True) -> Any:
         """Run a step; see `steps.run`."""
-        folder = self.place(call, arguments)
-        return steps.run(call, returns, arguments, folder, timeout_s=max(1.0, self._left_s()), say=self._say)
+        folder = steps.folder_of(self._folder, call, arguments)
+        timeout_s, say = self._budget.timeout_s, self._progress.doing
+        return steps.run(call, returns, arguments, folder, timeout_s=timeout_s, say=say, reuse=reuse)
 
     def file(self, call: str, arguments: dict[str, Any], file: str) -> Path:
         """A file that the step has made.
@@ -101,30 +99,24 @@ class Steps:
         Raises:
             StepFailed: there is none.
         """
-        path = self.place(call, arguments) / file
+        path = steps.folder_of(self._folder, call, arguments) / file
         if not path.exists():
             raise StepFailed(f"{call}: it has not written {file}")
         return path
 
-    def place(self, call: str, arguments: dict[str, Any]) -> Path:
-        """The step's folder."""
-        return steps.folder_of(self.folder, call, arguments)
-
 
 @dataclass(frozen=True)
 class Onnx:
-    """The model in ONNX.
+    """The model in ONNX, with an open batch dimension where that is possible.
 
     Attributes:
         equality: with the original; None: it was ONNX before.
-        first: changes that come before all others.
-        notes: for people.
+        notes: on how it was made, for people.
     """
 
     path: Path
     facts: Facts
     equality: Equality | None = None
-    first: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -157,11 +149,14 @@ def open_source(given: str, *, allow_pickle: bool) -> Source:
     return Source(given, _name(name_of(path)), path, found)
 
 
-def export_factory(source: Source, rows: Path, run: Steps) -> Path:
-    """The program that torch exports of a factory's model, as it is served without being converted."""
-    arguments = {"factory": source.given, "rows": rows, "code": find_code(source.given, Path.cwd())}
-    made = run.run("formats.torch_factory:export", Made, arguments)
-    return run.file("formats.torch_factory:export", arguments, made.file)
+def export_factory(source: Source, rows: Path, run: Steps) -> tuple[Path, list[str]]:
+    """The program that torch exports of a factory's model, as it is served without being converted; and notes.
+
+    It is exported each time: which files the factory reads, nobody knows.
+    """
+    arguments = {"factory": source.given, "rows": rows}
+    made: Made = run.run(_EXPORT, Made, arguments, reuse=False)
+    return run.file(_EXPORT, arguments, made.file), list(made.notes)
 
 
 def to_onnx(source: Source, native: Path, rows: Path, allow_pickle: bool, run: Steps) -> Onnx:
@@ -176,12 +171,11 @@ def to_onnx(source: Source, native: Path, rows: Path, allow_pickle: bool, run: S
     arguments = {"model": native, "rows": rows, "allow_pickle": allow_pickle}
     made: Converted = run.run(call, Converted, arguments)
     path = run.file(call, arguments, made.file)
-    notes = (*made.notes, *made.equality.notes)
-    return _opened(Onnx(path, _facts(path, run), made.equality, (), notes), rows, run)
+    return _opened(Onnx(path, _facts(path, run), made.equality, tuple(made.notes)), rows, run)
 
 
 def _facts(path: Path, run: Steps) -> Facts:
-    found: Facts = run.run("facts_step:read", Facts, {"model": path})
+    found: Facts = run.run("facts:read", Facts, {"model": path})
     return found
 
 
@@ -190,14 +184,14 @@ def _opened(onnx: Onnx, rows: Path, run: Steps) -> Onnx:
     if onnx.facts.fixed_batch is None:
         return onnx
     arguments = {"model": onnx.path, "rows": rows}
-    call = f"transforms.{OPEN_BATCH.call}"
     try:
-        made: Made = run.run(call, Made, arguments)
-        facts = _facts(run.file(call, arguments, made.file), run)
+        made: Made = run.run(_OPEN_BATCH, Made, arguments)
+        path = run.file(_OPEN_BATCH, arguments, made.file)
+        facts = _facts(path, run)
     except PacelineError as error:
-        notes = (*onnx.notes, f"its batch dimension stays fixed at {onnx.facts.fixed_batch}: {error.message}")
-        return Onnx(onnx.path, onnx.facts, onnx.equality, (), notes)
-    return Onnx(onnx.path, facts, onnx.equality, (OPEN_BATCH,), onnx.notes)
+        note = f"its batch dimension stays fixed at {onnx.facts.fixed_batch}: {error.message}"
+        return replace(onnx, notes=(*onnx.notes, note))
+    return replace(onnx, path=path, facts=facts, notes=(*onnx.notes, *made.notes))
 
 
 def _name(text: str) -> str:

@@ -14,8 +14,6 @@ from fnmatch import fnmatchcase
 from itertools import pairwise, product
 from typing import Final
 
-import msgspec
-
 from paceline.config.processor import Processor
 from paceline.core.errors import ConfigError
 from paceline.optimize.candidate import Candidate, Change
@@ -25,12 +23,10 @@ from paceline.optimize.result import Tried
 from paceline.runtimes.options import RuntimeOptions
 
 ORIGINAL: Final = "original"
-CONVERTED: Final = "onnx"
 _MOST_COMBINED: Final = 6
 _DEFAULT: Final = RuntimeOptions()
 # The order in which changes are made; two of one kind are not combined.
 _KINDS: Final[dict[str, int]] = {
-    "dynamic_batch": 0,
     "graph": 1,
     "prune": 2,
     "quantize": 3,
@@ -38,7 +34,6 @@ _KINDS: Final[dict[str, int]] = {
 }
 _CALIBRATED: Final = ("quantize:static", "exclude:", "prune:")
 _COSTS: Final[dict[str, int]] = {
-    "dynamic_batch": 0,
     "graph": 1,
     "quantize:dynamic": 1,
     "quantize": 2,
@@ -52,31 +47,22 @@ def original(*, title: str) -> Candidate:
     return Candidate(name=ORIGINAL, title=f"as it came: {title}", native=True)
 
 
-def converted(title: str, first: Sequence[Change] = ()) -> Candidate:
-    """The model in ONNX, changed no further than it has to be."""
-    return Candidate(
-        name=CONVERTED, title="in ONNX, on ONNX Runtime", changes=tuple(first), needs=f"{title} can be converted"
-    )
+def converted(*, title: str) -> Candidate:
+    """The model in ONNX, changed no further."""
+    return Candidate(name="onnx", title="in ONNX, on ONNX Runtime", needs=f"{title} can be converted")
 
 
-def open_batch(first: Sequence[Change]) -> Candidate:
-    """The model with an open batch dimension, changed no further."""
-    return Candidate(
-        name="open-batch", title="batch dimension opened", changes=tuple(first), needs="the file fixes it at 1"
-    )
+def opened() -> Candidate:
+    """The ONNX model that came, with an open batch dimension, changed no further."""
+    return Candidate(name="open-batch", title="batch dimension opened", needs="the file fixes it at 1")
 
 
-def singles(facts: Facts, processor: Processor, first: Sequence[Change] = ()) -> list[Candidate]:
-    """One idea each, in the order in which they are tried.
-
-    Args:
-        first: changes that come before any other.
-    """
+def singles(facts: Facts, processor: Processor) -> list[Candidate]:
+    """One idea each, in the order in which they are tried."""
     # Imported here: what they can do is theirs to know, and they know it without loading a framework.
     from paceline.optimize.transforms import graph, prune, quantize
 
     found = [each for module in (graph, quantize, prune) for each in module.candidates(facts, processor)]
-    found = [msgspec.structs.replace(each, changes=(*first, *each.changes)) for each in found]
     return sorted(found, key=cost)
 
 
@@ -119,18 +105,16 @@ def promise(tried: Tried, batch: int) -> float:
 
 def join(first: Candidate, second: Candidate) -> Candidate | None:
     """The changes of both, run as either says; None where the two do not add up, or only the other way round."""
-    changes = list({_key(change): change for each in (first, second) for change in each.changes}.values())
-    kinds = [_kind(change) for change in changes]
-    in_order = all(one < next_ for one, next_ in pairwise(kinds))
+    changes = (*first.changes, *second.changes)
+    in_order = all(_kind(one) < _kind(next_) for one, next_ in pairwise(changes))
     ways = [each.options for each in (first, second) if each.options != _DEFAULT]
-    own = [sum(_kind(change) > 0 for change in each.changes) for each in (first, second)]
-    adds_up = own[0] > 0 and sum(own) == sum(kind > 0 for kind in kinds)
-    if not adds_up or not in_order or len(ways) > 1 or (not own[1] and second.options == _DEFAULT):
+    adds = bool(second.changes) or second.options != _DEFAULT
+    if not first.changes or not adds or not in_order or len(ways) > 1:
         return None
     return Candidate(
         name=f"{first.name}.{second.name}",
         title=f"{first.title}; {second.title}",
-        changes=tuple(changes),
+        changes=changes,
         options=ways[0] if ways else _DEFAULT,
         threads=first.threads or second.threads,
         needs=f"{first.name} and {second.name} passed the gate",
@@ -176,7 +160,3 @@ def _joined(name: str, known: dict[str, Candidate]) -> Candidate | None:
 
 def _kind(change: Change) -> int:
     return _KINDS.get(change.call.partition(":")[0], 1)
-
-
-def _key(change: Change) -> str:
-    return f"{change.call} {sorted(change.arguments.items())}"

@@ -99,6 +99,7 @@ def run(
     *,
     timeout_s: float,
     say: Callable[[str], None] = lambda _: None,
+    reuse: bool = True,
 ) -> _T:
     """Run a step, or find what it returned before.
 
@@ -106,8 +107,9 @@ def run(
         call: `module:function` below `paceline.optimize`, such as `transforms.quantize:dynamic`.
         returns: the type that it returns.
         arguments: keywords; what is a `Path` arrives as one, and counts as its contents.
-        folder: for its files; made when it is not there. The function gets it as `folder`.
+        folder: for its files; made when it is not there. A function that takes a `folder` gets it.
         say: told its progress, line by line: what the function prints.
+        reuse: what it returned before; False for one whose result depends on more than its arguments.
 
     Raises:
         CannotChange: as the function did.
@@ -115,7 +117,7 @@ def run(
         RuntimeUnavailable, ModelLoadError, UnsafeModel, ConfigError: as the function did.
     """
     key = key_of(call, arguments)
-    outcome = _kept(folder, key)
+    outcome = _kept(folder, key) if reuse else None
     if outcome is None:
         _prepare(folder, call, arguments)
         _run(call, key, folder, timeout_s, say)
@@ -125,11 +127,6 @@ def run(
     if outcome.error:
         raise _ERRORS.get(outcome.error, StepFailed)(outcome.message, hint=outcome.hint)
     return msgspec.json.decode(outcome.value, type=returns)
-
-
-def is_done(call: str, arguments: Mapping[str, Any], folder: Path) -> bool:
-    """True when it would not be run again."""
-    return _kept(folder, key_of(call, arguments)) is not None
 
 
 def folder_of(root: Path, call: str, arguments: Mapping[str, Any]) -> Path:

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +28,9 @@ from paceline.optimize import bundling, pareto, run_off, space, steps
 from paceline.optimize.candidate import Candidate
 from paceline.optimize.opening import Opener, Opening
 from paceline.optimize.records import Records, alone
-from paceline.optimize.result import SCHEMA, Study, Tried
+from paceline.optimize.result import SCHEMA, Equality, Study, Tried
 from paceline.optimize.source import Onnx, Source, Steps, open_source, to_onnx
-from paceline.optimize.trial import Bench, built, timing_s, trial
+from paceline.optimize.trial import Bench, built, said, trial
 from paceline.optimize.wanted import Budget, Progress, Wanted
 from paceline.runtimes import model_files
 from paceline.runtimes.bundle import this_machine
@@ -62,87 +63,71 @@ class _Study:
         self._source = source
         self._progress = progress
         self._budget = Budget(wanted.budget_s)
-        self._steps = Steps(wanted.folder / "steps", lambda: self._budget.left_s, progress.doing)
+        self._steps = Steps(wanted.folder / "steps", self._budget, progress)
         self._opener = Opener(wanted, source, self._steps, self._budget, progress, stack)
         self._tried: list[Tried] = []
-        self._warnings: list[str] = []
-        self._uncalibrated = ""
         self._took_by_cost: dict[int, float] = {}
 
     def run(self) -> Study:
         """Do it all."""
         self._progress.begin(space.ORIGINAL, 0, 1)
         opening = self._opener.open()
-        self._uncalibrated = opening.uncalibrated
-        self._warnings += [*opening.warnings, *filter(None, [opening.uncalibrated])]
         self._came(opening.tried)
-        onnx = self._converted(opening)
-        bench = self._bench(opening, onnx)
-        self._try_all(bench, onnx)
+        bench = Bench(
+            wanted=self._wanted,
+            opening=opening,
+            onnx=self._converted(opening),
+            budget=self._budget,
+            steps=self._steps,
+            progress=self._progress,
+        )
+        if bench.onnx is not None:
+            self._try_all(bench, bench.onnx)
         run_off.run_off(self._tried, bench)
-        return self._finish(bench, opening, onnx)
+        return self._finish(bench)
 
     # -- what is tried ----------------------------------------------------------------------------------------
 
     def _converted(self, opening: Opening) -> Onnx | None:
         """The model in ONNX; None, and a reason, where it cannot be had."""
         if not self._source.is_onnx:
-            self._progress.begin(space.CONVERTED, 1, 2)
+            self._progress.begin(self._unchanged.name, 1, 2)
             self._progress.doing("converting it")
         try:
             return to_onnx(self._source, opening.native, opening.compared, self._wanted.allow_pickle, self._steps)
         except PacelineError as error:
-            reason = error.message + (f" ({error.hint})" if error.hint else "")
-            self._warnings.append(f"it cannot be converted to ONNX: {reason}")
-            tried = Tried(candidate=space.converted(self._source.title), status="failed", reasons=[reason])
-            self._came(tried)
+            reason = said(error)
+            opening.warnings.append(f"it cannot be converted to ONNX: {reason}")
+            self._came(Tried(candidate=self._unchanged, status="failed", reasons=[reason]))
             return None
 
-    def _bench(self, opening: Opening, onnx: Onnx | None) -> Bench:
-        wanted = self._wanted
-        return Bench(
-            native=opening.native,
-            onnx=None if onnx is None else onnx.path,
-            calibration=opening.calibration,
-            evaluation=opening.evaluation,
-            metric=opening.metric,
-            max_drop=wanted.max_drop,
-            batch=wanted.batch,
-            batches=wanted.batches,
-            threads=self._opener.threads,
-            allow_pickle=wanted.allow_pickle,
-            baseline=opening.baseline,
-            budget=self._budget,
-            steps=self._steps,
-            scratch=self._opener.scratch,
-            progress=self._progress,
-        )
+    @property
+    def _unchanged(self) -> Candidate:
+        """The model in ONNX, as all changes find it."""
+        return space.opened() if self._source.is_onnx else space.converted(title=self._source.title)
 
-    def _candidates(self, onnx: Onnx) -> list[Candidate]:
-        found = [] if self._source.is_onnx else [space.converted(self._source.title, onnx.first)]
-        if self._source.is_onnx and onnx.first:
-            found.append(space.open_batch(onnx.first))
-        found += space.singles(onnx.facts, processor(), onnx.first)
+    def _candidates(self, opening: Opening, onnx: Onnx) -> list[Candidate]:
+        found = [] if onnx.path == opening.native else [self._unchanged]
+        found += space.singles(onnx.facts, processor())
         return space.chosen(found, self._wanted.only, self._wanted.skip)
 
-    def _try_all(self, bench: Bench, onnx: Onnx | None) -> None:
-        if onnx is None:
-            return
-        records = Records(self._wanted.folder / "records", self._question(bench))
-        self._try_each(self._candidates(onnx), bench, onnx, records)
+    def _try_all(self, bench: Bench, onnx: Onnx) -> None:
+        wanted = self._wanted
+        records = Records(wanted.folder / "records", self._question(bench.opening, onnx))
+        self._try_each(self._candidates(bench.opening, onnx), bench, records)
         for _ in range(_ROUNDS):
-            more = space.combined(self._tried, bench.batch)
-            more = [each for each in more if space.wanted(each.name, self._wanted.only, self._wanted.skip)]
-            self._try_each(more, bench, onnx, records)
+            more = space.combined(self._tried, wanted.batch)
+            more = [each for each in more if space.wanted(each.name, wanted.only, wanted.skip)]
+            self._try_each(more, bench, records)
 
-    def _try_each(self, candidates: list[Candidate], bench: Bench, onnx: Onnx, records: Records) -> None:
+    def _try_each(self, candidates: list[Candidate], bench: Bench, records: Records) -> None:
         waiting = deque(candidates)
         while waiting:
             candidate = waiting.popleft()
             self._progress.begin(candidate.name, len(self._tried), len(self._tried) + 1 + len(waiting))
             tried = records.find(candidate)
             if tried is None:
-                reason = self._reason_to_skip(candidate, bench, onnx)
+                reason = self._reason_to_skip(candidate, bench)
                 if reason:
                     tried = Tried(candidate=candidate, status="skipped", reasons=[reason])
                 else:
@@ -156,47 +141,55 @@ class _Study:
         self._tried.append(tried)
         self._progress.done(tried)
 
-    def _reason_to_skip(self, candidate: Candidate, bench: Bench, onnx: Onnx) -> str:
+    def _reason_to_skip(self, candidate: Candidate, bench: Bench) -> str:
         """Why it is not tried; "" when it is."""
         if candidate.after is not None:
             before = next((each for each in self._tried if each.candidate.name == candidate.after), None)
             if before is not None and (before.judgement is None or not before.judgement.accepted):
                 what = "was not tried" if before.status == "skipped" else "did not pass the gate"
                 return f"{candidate.after}, which it goes further than, {what}"
-        if self._uncalibrated and space.calibrates(candidate):
-            return self._uncalibrated
-        foreseen_s = self._foreseen_s(candidate, bench, onnx)
+        if space.calibrates(candidate) and bench.opening.uncalibrated:
+            return bench.opening.uncalibrated
+        foreseen_s = self._foreseen_s(candidate, bench)
         left_s = max(0.0, self._budget.left_s - run_off.foreseen_s(bench))
         if foreseen_s > left_s:
             return f"it takes about {foreseen_s:.0f} s, and {left_s:.0f} s of the budget are left"
         return ""
 
-    def _foreseen_s(self, candidate: Candidate, bench: Bench, onnx: Onnx) -> float:
+    def _foreseen_s(self, candidate: Candidate, bench: Bench) -> float:
         """Seconds that it will take: as one that was as dear did, or by the size of the model."""
         cost = space.cost(candidate)
         if cost in self._took_by_cost:
             return self._took_by_cost[cost]
-        timing = timing_s(self._budget) * (1 + len(bench.batches) / 4)
-        making = cost * (_MAKING_S + _MAKING_S_PER_MB * onnx.facts.weight_bytes / 1e6)
-        return timing + making + bench.baseline.took_s
+        assert bench.onnx is not None  # it is what candidates are made of
+        timing = self._budget.timing_s + len(self._wanted.batches) * self._budget.other_timing_s
+        making = cost * (_MAKING_S + _MAKING_S_PER_MB * bench.onnx.facts.weight_bytes / 1e6)
+        return timing + making + bench.opening.baseline.took_s
 
     # -- what comes of it -------------------------------------------------------------------------------------
 
-    def _finish(self, bench: Bench, opening: Opening, onnx: Onnx | None) -> Study:
-        opening.tried.speeds = bench.baseline.speeds()
-        chosen = pareto.best(self._tried, bench.batch)
-        for each in pareto.front(self._tried, bench.batch):
+    def _finish(self, bench: Bench) -> Study:
+        wanted, opening = self._wanted, bench.opening
+        opening.tried.speeds = opening.baseline.speeds()
+        chosen = pareto.best(self._tried, wanted.batch)
+        for each in pareto.front(self._tried, wanted.batch):
             each.on_front = True
         model = built(chosen.candidate, bench, [])
         for each in self._tried:
             each.file = None if each.file is None else self._shown(Path(each.file))
-        study = self._document(opening, onnx, chosen)
-        bundling.write(self._wanted.out, self._source.name, model, chosen, study)
+        if bench.onnx is not None:
+            self._tell(bench.onnx.notes, opening)
+        study = self._document(opening, None if bench.onnx is None else bench.onnx.equality, chosen)
+        bundling.write(wanted.out, self._source.name, model, chosen, study)
         return study
 
-    def _document(self, opening: Opening, onnx: Onnx | None, chosen: Tried) -> Study:
+    def _tell(self, notes: Sequence[str], opening: Opening) -> None:
+        """How the model became what all changes start from: with the candidate that is just that, if it was tried."""
+        tried = next((each for each in self._tried if each.candidate == self._unchanged), None)
+        (opening.warnings if tried is None else tried.reasons).extend(notes)
+
+    def _document(self, opening: Opening, equality: Equality | None, chosen: Tried) -> Study:
         native, wanted = opening.native, self._wanted
-        notes = list(onnx.notes) if onnx is not None else []
         return Study(
             schema=SCHEMA,
             paceline=__version__,
@@ -221,11 +214,11 @@ class _Study:
             versions=steps.versions(*self._source.modules),
             batch=wanted.batch,
             metric=opening.metric.name,
-            equality=None if onnx is None else onnx.equality,
+            equality=equality,
             candidates=self._tried,
             chosen=chosen.candidate.name,
             price_per_hour=wanted.price_per_hour,
-            warnings=[*self._warnings, *notes],
+            warnings=opening.warnings,
             took_s=self._budget.spent_s,
         )
 
@@ -235,17 +228,17 @@ class _Study:
         path = path.absolute()
         return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
 
-    def _question(self, bench: Bench) -> dict[str, Any]:
+    def _question(self, opening: Opening, onnx: Onnx) -> dict[str, Any]:
         """Everything that a candidate's result depends on, besides the candidate."""
-        assert bench.onnx is not None
+        wanted = self._wanted
         return {
-            "native": model_files.digest(bench.native),
-            "onnx": model_files.digest(bench.onnx),
-            "rows": [model_files.digest(bench.calibration), bench.evaluation.digest()],
-            "metric": bench.metric.name,
-            "max_drop": None if bench.max_drop is None else str(bench.max_drop),
-            "batches": [bench.batch, *bench.batches],
-            "threads": bench.threads,
+            "native": model_files.digest(opening.native),
+            "onnx": model_files.digest(onnx.path),
+            "rows": [model_files.digest(opening.calibration), opening.evaluation.digest()],
+            "metric": opening.metric.name,
+            "max_drop": None if wanted.max_drop is None else str(wanted.max_drop),
+            "batches": [wanted.batch, *wanted.batches],
+            "threads": opening.threads,
             "machine": this_machine(),
             "versions": steps.versions(*self._source.modules),
             "schema": SCHEMA,

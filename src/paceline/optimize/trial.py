@@ -9,56 +9,24 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from paceline.core.errors import CannotChange, ConfigError, PacelineError
-from paceline.core.tensors import Array
 from paceline.optimize import gate, measure
 from paceline.optimize.candidate import Candidate, Made
-from paceline.optimize.gate import Drop
 from paceline.optimize.measure import WORTH_IT, Runs
-from paceline.optimize.metrics import Metric
+from paceline.optimize.opening import Opening, load
 from paceline.optimize.predictor import Predictor
+from paceline.optimize.reporting.words import rows_text
 from paceline.optimize.result import Speed, Tried
-from paceline.optimize.rows import Rows
-from paceline.optimize.source import OPEN_BATCH, Steps
-from paceline.optimize.wanted import Budget, Progress
+from paceline.optimize.source import Onnx, Steps
+from paceline.optimize.wanted import Budget, Progress, Wanted
 from paceline.runtimes.model_files import size_bytes
-
-_LEAST_S: Final = 0.5
-_MOST_S: Final = 4.0
-_SHARE: Final = 1 / 60
-"""Of the budget: what is spent on timing one candidate at the operating batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """The original, loaded and asked.
-
-    Attributes:
-        answers: to the evaluation rows.
-        took_s: for them.
-        runs: of it, by batch size, beside all candidates: what is told of it is no moment's accident.
-    """
-
-    predictor: Predictor
-    answers: Mapping[str, Array]
-    took_s: float
-    runs: dict[int, Runs] = field(default_factory=dict)
-
-    def saw(self, runs: Runs) -> None:
-        """It was timed again."""
-        self.runs.setdefault(runs.batch, Runs(runs.batch, runs.threads)).rounds.extend(runs.rounds)
-
-    def speeds(self) -> list[Speed]:
-        """Of all its runs, beside itself."""
-        return [each.speed(each) for each in self.runs.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,53 +34,48 @@ class Bench:
     """What all trials of a study share.
 
     Attributes:
-        native, onnx: files that candidates are made from; `onnx` None: it cannot be converted.
-        calibration: file of the rows for steps; `evaluation`: rows to judge and to time on.
-        threads: to try, where a candidate does not say.
-        scratch: folder where predictors find rows.
+        onnx: None: the model cannot be converted.
     """
 
-    native: Path
-    onnx: Path | None
-    calibration: Path
-    evaluation: Rows
-    metric: Metric
-    max_drop: Drop | None
-    batch: int
-    batches: tuple[int, ...]
-    threads: tuple[int, ...]
-    allow_pickle: bool
-    baseline: Baseline
+    wanted: Wanted
+    opening: Opening
+    onnx: Onnx | None
     budget: Budget
     steps: Steps
-    scratch: Path
     progress: Progress
 
     def load(self, candidate: Candidate, model: Path, threads: int) -> Predictor:
         """A candidate in a process of its own."""
-        return Predictor(
-            model,
-            candidate.options,
-            threads=threads,
-            allow_pickle=self.allow_pickle,
-            timeout_s=max(_LEAST_S, self.budget.left_s),
-            folder=self.scratch,
+        return load(model, candidate.options, threads, self.wanted, self.budget)
+
+    def timed(self, predictors: Sequence[Predictor], batch: int, seconds: float) -> tuple[Runs, list[Runs]]:
+        """The baseline's runs, and those of the predictors, in the same rounds.
+
+        Raises:
+            StepFailed: one of them fails, or dies.
+        """
+        first = self.opening.baseline
+        baseline, *runs = measure.in_turn(
+            [first.predictor, *predictors], self.opening.evaluation, batch=batch, seconds=seconds
         )
-
-
-def timing_s(budget: Budget) -> float:
-    """Seconds to time one candidate at the operating batch."""
-    return min(_MOST_S, max(_LEAST_S, budget.total_s * _SHARE))
+        first.saw(baseline)
+        return baseline, runs
 
 
 def trial(candidate: Candidate, bench: Bench) -> Tried:
-    """Try a candidate; never raises for what is wrong with it."""
+    """Try a candidate; what is wrong with it is told.
+
+    Raises:
+        ConfigError: something is wrong with all candidates: the metric does not fit the model.
+    """
     began = time.monotonic()
     tried = Tried(candidate=candidate, status="failed")
     try:
         _try(tried, bench)
+    except ConfigError:
+        raise
     except PacelineError as error:
-        tried.reasons.insert(0, _said(error))
+        tried.reasons.insert(0, said(error))
         if isinstance(error, CannotChange):
             tried.status = "skipped"
         elif bench.budget.left_s <= 0:
@@ -123,27 +86,31 @@ def trial(candidate: Candidate, bench: Bench) -> Tried:
 
 
 def _try(tried: Tried, bench: Bench) -> None:
-    candidate, batch = tried.candidate, bench.batch
+    candidate, opening, batch = tried.candidate, bench.opening, bench.wanted.batch
     model = built(candidate, bench, tried.reasons)
     tried.file, tried.size_bytes = str(model), size_bytes(model)
     with ExitStack() as stack:
-        first, *rest = (candidate.threads,) if candidate.threads else bench.threads
+        first, *rest = (candidate.threads,) if candidate.threads else opening.threads
         predictors = [stack.enter_context(bench.load(candidate, model, first))]
         bench.progress.doing("asking it")
-        answers = predictors[0].predict(bench.evaluation, batch=batch)
         tried.judgement = gate.judge(
-            old=bench.baseline.answers, new=answers, rows=bench.evaluation, metric=bench.metric, max_drop=bench.max_drop
+            old=opening.baseline.answers,
+            new=predictors[0].predict(opening.evaluation, batch=batch),
+            rows=opening.evaluation,
+            metric=opening.metric,
+            max_drop=bench.wanted.max_drop,
         )
         if not tried.judgement.accepted:
             tried.status = "rejected"
             tried.reasons.insert(0, tried.judgement.reason)
             return
         predictors += [stack.enter_context(bench.load(candidate, model, threads)) for threads in rest]
-        bench.progress.doing(f"timing it, {batch} row{'s' * (batch != 1)} at a time")
-        _decide(tried, *_timed(predictors, bench, batch))
+        bench.progress.doing(f"timing it, {rows_text(batch)} at a time")
+        baseline, runs = bench.timed(predictors, batch, bench.budget.timing_s)
+        best = measure.fastest(runs, baseline)
+        _decide(tried, baseline, best)
         if tried.status == "accepted":
-            chosen = next(each for each in predictors if each.threads == tried.speeds[0].threads)
-            tried.speeds += _other_speeds(chosen, bench)
+            tried.speeds += _other_speeds(predictors[runs.index(best)], bench)
 
 
 def built(candidate: Candidate, bench: Bench, notes: list[str]) -> Path:
@@ -153,35 +120,18 @@ def built(candidate: Candidate, bench: Bench, notes: list[str]) -> Path:
         notes: of the steps are added.
     """
     if candidate.native:
-        return bench.native
+        return bench.opening.native
     if bench.onnx is None:
         raise CannotChange("the model could not be converted to ONNX")
-    model = bench.onnx
+    model = bench.onnx.path
     for change in candidate.changes:
         call = f"transforms.{change.call}"
-        arguments = {**change.arguments, "model": model, "rows": bench.calibration}
+        arguments = {**change.arguments, "model": model, "rows": bench.opening.calibration}
         bench.progress.doing(change.call.replace(":", ": ").replace("_", " "))
         made: Made = bench.steps.run(call, Made, arguments)
-        if change != OPEN_BATCH or len(candidate.changes) == 1:  # it is told of once
-            notes.extend(made.notes)
+        notes.extend(made.notes)
         model = bench.steps.file(call, arguments, made.file)
     return model
-
-
-def fastest(runs: list[Runs], baseline: Runs) -> Runs:
-    """Of one candidate with several numbers of threads: the fastest; of nearly equal ones, fewer threads."""
-    best = max(measure.ratio_of(baseline, each)[0] for each in runs)
-    near = [each for each in runs if measure.ratio_of(baseline, each)[0] * WORTH_IT >= best]
-    return min(near, key=lambda each: each.threads)
-
-
-def _timed(predictors: list[Predictor], bench: Bench, batch: int) -> tuple[Runs, Runs]:
-    """The baseline's runs, and the candidate's with the best number of threads."""
-    baseline, *runs = measure.in_turn(
-        [bench.baseline.predictor, *predictors], bench.evaluation, batch=batch, seconds=timing_s(bench.budget)
-    )
-    bench.baseline.saw(baseline)
-    return baseline, fastest(runs, baseline)
 
 
 def _decide(tried: Tried, baseline: Runs, runs: Runs) -> None:
@@ -207,17 +157,14 @@ def too_slow(speed: Speed, baseline: Runs, runs: Runs) -> str:
 
 
 def _other_speeds(chosen: Predictor, bench: Bench) -> Iterator[Speed]:
-    for batch in bench.batches:
+    for batch in bench.wanted.batches:
         if bench.budget.left_s <= 0:
             return
-        bench.progress.doing(f"timing it, {batch} row{'s' * (batch != 1)} at a time")
-        both = [bench.baseline.predictor, chosen]
-        baseline, runs = measure.in_turn(both, bench.evaluation, batch=batch, seconds=timing_s(bench.budget) / 4)
-        bench.baseline.saw(baseline)
+        bench.progress.doing(f"timing it, {rows_text(batch)} at a time")
+        baseline, (runs,) = bench.timed([chosen], batch, bench.budget.other_timing_s)
         yield runs.speed(baseline)
 
 
-def _said(error: PacelineError) -> str:
-    if isinstance(error, ConfigError):
-        raise error  # the metric does not fit the model: so it is with every candidate
+def said(error: PacelineError) -> str:
+    """What went wrong, and what to do about it."""
     return error.message + (f" ({error.hint})" if error.hint else "")

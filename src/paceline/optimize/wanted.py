@@ -9,10 +9,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from paceline.optimize.gate import Drop
 from paceline.optimize.result import Tried
+
+_TIMED_S: Final = (0.5, 4.0)
+_TIMED_SHARE: Final = 1 / 60
+_OTHER_BATCH: Final = 1 / 4
+_LEAST_TIMEOUT_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,11 @@ class Wanted:
         """For what an interrupted study goes on with."""
         return self.out / "study"
 
+    @property
+    def rows_folder(self) -> Path:
+        """For the rows that processes are given."""
+        return self.folder / "rows"
+
 
 class Progress(Protocol):
     """Who is told how a study goes."""
@@ -89,3 +99,19 @@ class Budget:
     def left_s(self) -> float:
         """Never less than 0."""
         return max(0.0, self.total_s - self.spent_s)
+
+    @property
+    def timeout_s(self) -> float:
+        """For a process that is started now: what is left, and at least a moment."""
+        return max(_LEAST_TIMEOUT_S, self.left_s)
+
+    @property
+    def timing_s(self) -> float:
+        """To time one candidate at the operating batch."""
+        least_s, most_s = _TIMED_S
+        return min(most_s, max(least_s, self.total_s * _TIMED_SHARE))
+
+    @property
+    def other_timing_s(self) -> float:
+        """To time it at another batch size."""
+        return self.timing_s * _OTHER_BATCH

@@ -41,6 +41,10 @@ class Unit:
             scaled = value / size
         return f"{_three_digits(scaled)}{suffix}"
 
+    def plain(self, value: float | None) -> str:
+        """The same with ordinary spaces, for lines that people search."""
+        return self.text(value).replace(_SPACE, " ")
+
     def ticks(self, values: Sequence[float]) -> list[str]:
         """Labels for the ticks of a linear axis, evenly spaced."""
         if len(values) < 2:
@@ -77,6 +81,10 @@ COUNT: Final = Unit(NUMBER.scales, whole=True)
 PER_SECOND: Final = Unit(tuple((size, f"{suffix}/s") for size, suffix in NUMBER.scales))
 MILLISECONDS: Final = Unit(((1e-3, f"{_SPACE}\u00b5s"), (1.0, f"{_SPACE}ms"), (1e3, f"{_SPACE}s")))
 SECONDS: Final = Unit(((1e-3, f"{_SPACE}ms"), (1.0, f"{_SPACE}s")))
+BYTES: Final = Unit(
+    tuple((10.0 ** (3 * power), f"{_SPACE}{name}") for power, name in enumerate(("B", "kB", "MB", "GB", "TB")))
+)
+"""In powers of ten, as disks and networks count."""
 PERCENT: Final = Unit(((0.01, f"{_SPACE}%"),))
 """Of shares: 0.5 reads 50 %."""
 RATIO: Final = Unit(((1.0, "\u00d7"),))

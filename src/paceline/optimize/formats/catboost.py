@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from paceline.core.errors import CannotChange
+from paceline.core.errors import CannotChange, first_line
 from paceline.core.tensors import Array
 from paceline.optimize.formats.graphs import ML, Graph, OwnGraph
 from paceline.optimize.formats.tabular import Tabular
@@ -30,7 +30,7 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool) -> Con
     scores, count = write(graph, tabular.rows_of(graph), loaded.model, loaded.kind == "Exponent")
     outputs = tabular.outputs(graph, scores, count)
     made = graph.model(tabular.values("float32"), outputs)
-    return tabular.converted(made, tabular.equality(made.SerializeToString()), folder)
+    return tabular.converted(made, folder)
 
 
 def write(graph: Graph, rows: str, model: Any, exponent: bool = False) -> tuple[str, int]:
@@ -49,7 +49,7 @@ def write(graph: Graph, rows: str, model: Any, exponent: bool = False) -> tuple[
     try:
         exported = convert_to_onnx_object(model)
     except CatBoostError as error:
-        raise CannotChange(f"CatBoost does not export this model: {error}") from error
+        raise CannotChange(f"CatBoost does not export this model: {first_line(error)}") from error
     attributes = _as_regressor(exported.graph.node[0])
     behind = "Exp" if exponent else ""
     if loss_of(model) == "MultiClassOneVsAll":  # exported with a softmax, which it has not

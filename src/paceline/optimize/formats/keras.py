@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from paceline.core.tensors import Array
-from paceline.optimize.formats.tensorflow import MODEL, converted, to_onnx
+from paceline.optimize.formats.equality import FILE, converted
+from paceline.optimize.formats.tensorflow import to_onnx
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
 from paceline.runtimes import keras
@@ -35,8 +36,8 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool = False
         saved_model = Path(name)
         keras.export(loaded, saved_model)
         outputs = [spec.name for spec in TensorFlowModel(saved_model, RuntimeOptions()).signature.outputs]
-        to_onnx(saved_model, folder / MODEL)
-    return converted(folder / MODEL, given, _predicted(loaded, given, outputs), [])
+        to_onnx(saved_model, folder / FILE)
+    return converted(folder / FILE, given, _predicted(loaded, given, outputs))
 
 
 def _predicted(model: Any, rows: Rows, names: list[str]) -> dict[str, Array]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from paceline.core.errors import CannotChange
+from paceline.core.errors import CannotChange, first_line
 from paceline.optimize.formats.tabular import Tabular, of_trees
 from paceline.optimize.result import Converted
 from paceline.workers.python.boosters import LightGBMModel, load
@@ -26,7 +26,7 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool) -> Con
     assert isinstance(loaded, LightGBMModel)
     tabular = Tabular(Estimator(loaded), rows)
     made = of_trees(tabular, read_trees(loaded.booster))
-    return tabular.converted(made, tabular.equality(made.SerializeToString()), folder)
+    return tabular.converted(made, folder)
 
 
 def read_trees(booster: Any) -> Any:
@@ -47,4 +47,4 @@ def read_trees(booster: Any) -> Any:
     try:
         return frontend.from_lightgbm(lightgbm.Booster(model_str=text))
     except TreeliteError as error:
-        raise CannotChange(f"treelite does not read the trees of LightGBM: {error}") from error
+        raise CannotChange(f"treelite does not read the trees of LightGBM: {first_line(error)}") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paceline.optimize.formats.asking import answers
-from paceline.optimize.formats.tensorflow import MODEL, converted, to_onnx
+from paceline.optimize.asking import answers
+from paceline.optimize.formats.equality import FILE, converted
+from paceline.optimize.formats.tensorflow import to_onnx
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
 from paceline.runtimes.options import RuntimeOptions
@@ -22,5 +23,5 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool = False
     given = Rows.load(rows)
     # Opened first: what is unsafe in it is found here, before tf2onnx opens it.
     reference = answers(TensorFlowModel(model, RuntimeOptions()), given)
-    to_onnx(model, folder / MODEL)
-    return converted(folder / MODEL, given, reference, [])
+    to_onnx(model, folder / FILE)
+    return converted(folder / FILE, given, reference)

@@ -3,6 +3,8 @@
 Rules:
 - Single precision comes first, for it is what runs fast; double where the answers to the user's rows differ in single,
   and for trees that compare in double.
+- Where estimators vote, the first of the classes with most votes is chosen, as the library does: sums in another order
+  differ in their last digits, and would choose either.
 - Trees that skl2onnx does not know, or not exactly, are written as `trees.py` has them, within what skl2onnx converts.
 """
 
@@ -15,11 +17,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from paceline.core.errors import CannotChange
+from paceline.core.errors import CannotChange, first_line
 from paceline.core.tensors import Array
 from paceline.optimize.formats.graphs import ML, ML_OPSET, OPSET, Graph, OwnGraph, Value, as_onnx
 from paceline.optimize.formats.tabular import MATRIX, Tabular
-from paceline.optimize.formats.trees import Ensemble, write_classes
+from paceline.optimize.formats.trees import Ensemble, write_classes, write_likeliest
 from paceline.optimize.result import Converted, Equality
 from paceline.workers.python.estimators import Estimator
 from paceline.workers.python.pickled import read
@@ -27,11 +29,11 @@ from paceline.workers.python.pickled import read
 _FLOAT, _DOUBLE = "float32", "float64"
 _DOUBLE_TREES: Final = ("HistGradientBoosting", "LGBM")
 """Whose thresholds are compared in double precision, by the beginning of the name of their class."""
+_VOTERS: Final = ("Bagging", "ExtraTrees", "KNeighbors", "RandomForest", "Voting")
+"""Whose probabilities are shares of votes, by the beginning of the name of their class."""
+_EVEN: Final = 2.0**-17  # shares of votes that are nearer to one another are equal
 _ONNX_FLOAT, _ONNX_DOUBLE, _ONNX_BOOL = 1, 11, 9
 _OURS: Final = "ours_"  # begins the names of nodes that skl2onnx has not written
-_KINDS: Final = {1: "float32", 6: "int32", 7: "int64", 8: "object", 9: "bool", 11: "float64"}
-"""ONNX's numbers of types, and numpy's names."""
-
 _OPTIONS: Final = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
 
 Scores = Callable[[Any, Graph, str], tuple[str, int]]
@@ -52,7 +54,7 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool) -> Con
     made, equality, more = _best(tabular)
     if tabular.has_text:
         more.append("columns of text are tensors: a value that is missing (null) is refused, unlike by the library")
-    return tabular.converted(made, equality, folder, notes + more)
+    return tabular.converted(made, folder, equality, notes + more)
 
 
 def _best(tabular: Tabular) -> tuple[Any, Equality, list[str]]:
@@ -83,15 +85,17 @@ def _because(worse: Equality, kind: str) -> str:
 
 
 def _as(tabular: Tabular, kind: str) -> tuple[Any, Equality]:
+    from onnx import helper
+
     graph = OwnGraph()
     inner = _rounding(_converted(tabular, kind))
     given = [each.name for each in inner.graph.input]
     whole = given == [MATRIX]
     names = [tabular.rows_of(graph)] if whole else [_column(graph, name) for name in tabular.columns]
     theirs = graph.include(inner, dict(zip(given, names, strict=True)))
-    kinds = [_KINDS[each.type.tensor_type.elem_type] for each in inner.graph.output]
+    kinds = [helper.tensor_dtype_to_np_dtype(each.type.tensor_type.elem_type).name for each in inner.graph.output]
     made = graph.model(tabular.values(kind), _outputs(tabular, graph, theirs, kinds))
-    return made, tabular.equality(made.SerializeToString())
+    return made, tabular.equality(made)
 
 
 def _outputs(tabular: Tabular, graph: Graph, theirs: Sequence[str], kinds: Sequence[str]) -> dict[str, Value]:
@@ -99,6 +103,8 @@ def _outputs(tabular: Tabular, graph: Graph, theirs: Sequence[str], kinds: Seque
     if tabular.estimator.classes is None:
         return tabular.prediction(graph, theirs[0], kinds[0])
     label, kind = theirs[0], kinds[0]
+    if "probabilities" in tabular.answers and type(tabular.estimator.last).__name__.startswith(_VOTERS):
+        label = _voted(graph, theirs[1], kinds[1], tabular.estimator.classes.astype(kind))
     wanted = tabular.answers["label"].dtype
     if wanted.kind in "bf":
         label, kind = graph.node("Cast", [label], to={"b": _ONNX_BOOL, "f": _ONNX_DOUBLE}[wanted.kind]), wanted.name
@@ -106,6 +112,12 @@ def _outputs(tabular: Tabular, graph: Graph, theirs: Sequence[str], kinds: Seque
     if "probabilities" in tabular.answers:
         found[theirs[1]] = Value("probabilities", kinds[1], (None, tabular.answers["probabilities"].shape[1]))
     return found
+
+
+def _voted(graph: Graph, shares: str, kind: str, classes: Array) -> str:
+    """The label with most votes."""
+    steps = graph.node("Mul", [shares, graph.constant(np.array(1 / _EVEN, kind))])
+    return write_likeliest(graph, graph.node("Round", [steps]), classes)
 
 
 def _column(graph: Graph, name: str) -> str:
@@ -160,8 +172,7 @@ def _converted(tabular: Tabular, kind: str) -> Any:
         except CannotChange:
             raise
         except Exception as error:  # of many classes; a part without a converter is a MissingShapeCalculator
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CannotChange(f"skl2onnx does not convert it: {first}") from error
+            raise CannotChange(f"skl2onnx does not convert it: {first_line(error)}") from error
 
 
 # -- estimators that skl2onnx leaves to others ------------------------------------------------------------------------
@@ -278,7 +289,8 @@ def _of_histograms(fitted: Any, graph: Graph, rows: str) -> tuple[str, int]:
     try:
         return _trees(graph, rows, sklearn.import_model(fitted))
     except (TreeliteError, NotImplementedError, AssertionError) as error:
-        raise CannotChange(f"treelite does not read its trees: {error or 'another version of scikit-learn'}") from error
+        why = str(error) or "another version of scikit-learn"
+        raise CannotChange(f"treelite does not read its trees: {why}") from error
 
 
 def _of_xgboost(fitted: Any, graph: Graph, rows: str) -> tuple[str, int]:

@@ -3,13 +3,15 @@
 Rules:
 - The converted model's inputs and outputs are called as those of the service. Columns that a service takes as objects
   of JSON, for they hold text, are a tensor each.
-- A row is a tie when the library's own answer changes with the rounding of its features to single precision.
+- A row is a tie when the library answers its features, rounded to single precision, as the converted model does.
+- Rows that lack a feature must be answered as the library does, each of them: there are other rules for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +20,7 @@ import numpy as np
 from paceline.core.errors import CannotChange, ConfigError
 from paceline.core.tensors import Array
 from paceline.optimize.comparing import Mask, compare, rows_apart
+from paceline.optimize.formats.equality import FILE, answers_of
 from paceline.optimize.formats.graphs import Graph, OwnGraph, Value, joined_columns, save
 from paceline.optimize.formats.trees import Ensemble, write_classes
 from paceline.optimize.result import Converted, Equality
@@ -25,11 +28,9 @@ from paceline.optimize.rows import Rows
 from paceline.workers.frames import Tensor
 from paceline.workers.python.estimators import Estimator, service_of
 
-FILE: Final = "model.onnx"
 MATRIX: Final = "input"
 """The name of the one input of an estimator whose columns have no names."""
 _MOST_UNEXPLAINED: Final = 0.01  # of the rows: more than that is another model
-_MOST_SAID: Final = 200
 
 
 class Tabular:
@@ -97,23 +98,33 @@ class Tabular:
         flat = graph.node("Reshape", [scores, graph.constant(np.array([-1, *shape], np.int64))])
         return {flat: Value("prediction", kind, (None, *shape))}
 
-    def equality(self, model: bytes) -> Equality:
-        """Run the converted model, and compare.
+    def equality(self, model: Any) -> Equality:
+        """Run the converted model, a `ModelProto`, and compare.
 
         Raises:
-            CannotChange: it does not run, or has other outputs.
+            CannotChange: it does not run, has other outputs, or takes rows that lack a feature otherwise.
         """
-        got = run(model, self.columns)
+        with TemporaryDirectory() as folder:
+            save(model, Path(folder, FILE))
+            got = answers_of(Path(folder, FILE), Rows(self.columns))
         apart = rows_apart(self.answers, got)
-        ties = self._ties(apart)
+        if (lacking := apart & self._lacking).any():
+            raise CannotChange(f"converted, it answers {lacking.sum()} rows otherwise in which a feature is missing")
+        ties = self._ties(got, apart)
         return compare(self.answers, got, ties=ties, notes=_notes(apart, ties))
 
-    def converted(self, model: Any, equality: Equality, folder: Path, notes: list[str] | None = None) -> Converted:
+    def converted(
+        self, model: Any, folder: Path, equality: Equality | None = None, notes: Sequence[str] = ()
+    ) -> Converted:
         """Write a converted model, with the names of the classes.
 
+        Args:
+            equality: None: it is found out.
+
         Raises:
-            CannotChange: it answers otherwise, and ties do not explain it.
+            CannotChange: it does not run, or answers otherwise, and ties do not explain it.
         """
+        equality = equality or self.equality(model)
         unexplained = equality.rows_apart - equality.ties
         if unexplained > _MOST_UNEXPLAINED * equality.rows:
             raise CannotChange(
@@ -126,7 +137,7 @@ class Tabular:
             names = list(map(str, self.estimator.classes))
             model.metadata_props.add(key=COLUMN_NAMES, value=msgspec.json.encode({"probabilities": names}).decode())
         save(model, folder / FILE)
-        return Converted(file=FILE, equality=equality, notes=notes or [])
+        return Converted(file=FILE, equality=equality, notes=list(notes))
 
     def _ask(self, columns: Mapping[str, Array]) -> dict[str, Array]:
         rows: Any = next(iter(columns.values()))
@@ -138,16 +149,22 @@ class Tabular:
             rows = np.column_stack(list(columns.values()))
         return dict(zip(self.estimator.outputs, self.estimator(rows), strict=True))
 
-    def _ties(self, apart: Mask) -> Mask:
+    def _ties(self, got: Mapping[str, Array], apart: Mask) -> Mask:
         """Which of the rows that are apart are ties."""
         ties = np.zeros(len(apart), bool)
         if not apart.any():
             return ties
-        reference = {name: array[apart] for name, array in self.answers.items()}
+        theirs = {name: got[name][apart] for name in self.answers}
         for towards in (None, np.inf, -np.inf):
             near = {name: _rounded(array[apart], towards) for name, array in self.columns.items()}
-            ties[apart] |= rows_apart(reference, self._ask(near))
+            ties[apart] |= ~rows_apart(self._ask(near), theirs)
         return ties
+
+    @property
+    def _lacking(self) -> Mask:
+        """Rows that lack a feature, of shape [rows]."""
+        numbers = [array for array in self.columns.values() if array.dtype.kind == "f"]
+        return np.isnan(np.column_stack(numbers)).any(axis=1) if numbers else np.zeros(1, bool)
 
 
 def of_trees(tabular: Tabular, treelite_model: Any) -> Any:
@@ -157,28 +174,6 @@ def of_trees(tabular: Tabular, treelite_model: Any) -> Any:
     scores = ensemble.write(graph, tabular.rows_of(graph))
     outputs = tabular.outputs(graph, scores, ensemble.outputs)
     return graph.model(tabular.values(ensemble.type.name), outputs)
-
-
-def run(model: bytes, columns: Mapping[str, Array]) -> Mapping[str, Array]:
-    """What a converted model makes of features.
-
-    Raises:
-        CannotChange: ONNX Runtime does not take it.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions
-    kinds = {"tensor(double)": np.float64, "tensor(string)": object}
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        types = {each.name: kinds.get(each.type, np.float32) for each in session.get_inputs()}
-        names = [each.name for each in session.get_outputs()]
-        answers = session.run(names, {name: columns[name].astype(kind) for name, kind in types.items()})
-    except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-        said = str(error).splitlines()[0][:_MOST_SAID]
-        raise CannotChange(f"ONNX Runtime does not run the converted model: {said}") from error
-    return dict(zip(names, answers, strict=True))
 
 
 def _columns(rows: Rows, names: list[str]) -> dict[str, Array]:
@@ -204,5 +199,5 @@ def _notes(apart: Mask, ties: Mask) -> list[str]:
         return []
     return [
         f"{int(ties.sum())} of the {int(apart.sum())} rows that differ are ties: a feature lies on a threshold, to "
-        "within the rounding of single precision, and the library's own answer changes when the feature is rounded"
+        "within the rounding of single precision, and the library itself answers so when its features are rounded"
     ]

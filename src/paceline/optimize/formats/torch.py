@@ -14,20 +14,17 @@ from typing import Any, Final
 
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Signature
-from paceline.optimize.comparing import compare
-from paceline.optimize.formats.asking import answers
+from paceline.optimize.asking import answers
+from paceline.optimize.formats.equality import FILE, converted
 from paceline.optimize.result import Converted
 from paceline.optimize.rows import Rows
-from paceline.runtimes.onnx import OnnxModel
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.torch import TorchModel
 from paceline.runtimes.torch_library import first_line, library
 from paceline.runtimes.torch_program import to_tensor
 
-_MODEL: Final = "model.onnx"
 _OPSET: Final = 18  # what both exporters write without converting versions
 _MOST_INSIDE_BYTES: Final = 2_000_000_000
-_TOLERANCE: Final = 1e-4  # sums of single precision, in another order
 
 
 def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool = False) -> Converted:  # noqa: ARG001
@@ -39,7 +36,7 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool = False
     """
     given = Rows.load(rows)
     native = TorchModel(model, RuntimeOptions())
-    file = folder / _MODEL
+    file = folder / FILE
     notes = []
     try:
         with warnings.catch_warnings():
@@ -51,9 +48,7 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool = False
                 _export_script(native, given, file)
     except Exception as error:  # PyTorch raises what comes
         raise CannotChange(f"PyTorch cannot export it as ONNX: {first_line(error)}") from error
-    reference = answers(native, given)
-    got = answers(OnnxModel(file, RuntimeOptions()), given)
-    return Converted(file=_MODEL, equality=compare(reference, got, _TOLERANCE), notes=notes)
+    return converted(file, given, answers(native, given), notes)
 
 
 def _export(native: TorchModel, file: Path) -> None:

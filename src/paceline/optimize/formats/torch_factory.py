@@ -1,8 +1,8 @@
 """How does a function that makes a PyTorch module become a model? `torch.export` turns it into a .pt2 file.
 
 Rules:
-- The user's code is imported here, and so in the process of a step alone. Its own folder comes first among those that
-  Python imports from.
+- The user's code is imported here, and so in the process of a step alone. The folder that the command is run in comes
+  first among those that Python imports from.
 - Rows fit `forward` by name; a single array needs no name. Axis 0 is left open, if the module allows.
 """
 
@@ -27,43 +27,34 @@ _MODEL: Final = "model.pt2"
 _EXAMPLE_ROWS: Final = 2  # with one, PyTorch takes the size for a constant
 
 
-def export(*, factory: str, rows: Path, folder: Path, code: Path | None = None) -> Made:
+def export(*, factory: str, rows: Path, folder: Path) -> Made:
     """Call the factory and export what it makes.
 
     Args:
         factory: `module:function`; the function takes no argument, and returns a `torch.nn.Module`.
-        code: the module's file; counts for whether the step has to be run again, and says where it is imported from.
 
     Raises:
         ConfigError: there is no such function, it fails, or the rows do not fit `forward`.
         CannotChange: `torch.export` does not follow the module.
     """
-    module = _made(factory, code)
+    module = _made(factory)
     example = _example(module, Rows.load(rows), factory)
     program, notes = _exported(module, example)
     library().export.save(program, str(folder / _MODEL))
     return Made(file=_MODEL, notes=notes)
 
 
-def find_code(factory: str, folder: Path) -> Path | None:
-    """The file of a factory's module, if it lies below this folder."""
-    place = folder.joinpath(*factory.partition(":")[0].split("."))
-    return next((each for each in (place.with_suffix(".py"), place / "__init__.py") if each.is_file()), None)
-
-
-def _made(factory: str, code: Path | None) -> Any:
+def _made(factory: str) -> Any:
     torch = library()
-    made = _function(factory, code)()
+    made = _function(factory)()
     if not isinstance(made, torch.nn.Module):
         raise ConfigError(f"{factory}: expected a function that returns a torch.nn.Module, got {type(made).__name__}")
     return made.eval()
 
 
-def _function(factory: str, code: Path | None) -> Callable[[], Any]:
+def _function(factory: str) -> Callable[[], Any]:
     name, _, attribute = factory.partition(":")
-    if code is not None:
-        depth = len(name.split(".")) + (code.name == "__init__.py")
-        sys.path.insert(0, str(code.absolute().parents[depth - 1]))
+    sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(name)
         for part in attribute.split("."):

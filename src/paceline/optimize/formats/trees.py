@@ -59,7 +59,6 @@ class Ensemble:
 
     def __init__(self, model: Any) -> None:
         head = model.get_header_accessor()
-        self.features: int = model.num_feature
         self.type = np.dtype(model.input_type)
         self._post: str = head.get_field("postprocessor")
         if self._post not in _POSTPROCESSORS:
@@ -226,7 +225,12 @@ def write_classes(graph: Graph, scores: str, count: int, classes: Array) -> tupl
     if count == 1:
         first = graph.node("Sub", [graph.constant(np.array(1, np.float32)), scores])
         scores = graph.node("Concat", [first, scores], axis=1)
+    return write_likeliest(graph, scores, classes), scores
+
+
+def write_likeliest(graph: Graph, scores: str, classes: Array) -> str:
+    """Add nodes that choose the class with the highest score, the first of equal ones; labels, of shape [rows]."""
     best = graph.node("ArgMax", [scores], axis=1, keepdims=0)
     if classes.dtype == np.int64 and classes.tolist() == list(range(len(classes))):
-        return best, scores
-    return graph.node("Gather", [graph.constant(classes), best], axis=0), scores
+        return best
+    return graph.node("Gather", [graph.constant(classes), best], axis=0)

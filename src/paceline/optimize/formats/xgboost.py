@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paceline.core.errors import CannotChange
+from paceline.core.errors import CannotChange, first_line
 from paceline.optimize.formats.tabular import Tabular, of_trees
 from paceline.optimize.result import Converted
 from paceline.workers.python.boosters import XGBoostModel, load
@@ -26,7 +26,7 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool) -> Con
     tabular = Tabular(Estimator(loaded), rows)
     trees = read_trees(loaded.booster, loaded.iterations, loaded.objective)
     made = of_trees(tabular, trees)
-    return tabular.converted(made, tabular.equality(made.SerializeToString()), folder)
+    return tabular.converted(made, folder)
 
 
 def read_trees(booster: Any, iterations: tuple[int, int], objective: str) -> Any:
@@ -48,8 +48,4 @@ def read_trees(booster: Any, iterations: tuple[int, int], objective: str) -> Any
     try:
         return frontend.from_xgboost(chosen)
     except TreeliteError as error:
-        raise CannotChange(f"treelite does not read the trees of XGBoost: {_first(error)}") from error
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+        raise CannotChange(f"treelite does not read the trees of XGBoost: {first_line(error)}") from error

@@ -13,12 +13,11 @@ from typing import Final, NamedTuple
 
 from paceline.optimize.metrics import METRICS
 from paceline.optimize.result import Equality, Judgement, Speed, Study, Tried
-from paceline.reports.units import MILLISECONDS, PER_SECOND, UNKNOWN, Unit
+from paceline.reports.units import BYTES, MILLISECONDS, PER_SECOND, UNKNOWN, Unit
 
 CHOSEN: Final = "\u2605"
 MINUS: Final = "\u2212"
 _ORDER: Final = ("baseline", "accepted", "rejected", "failed", "skipped")
-_BYTES: Final = Unit(((1.0, "\u00a0B"), (1e3, "\u00a0kB"), (1e6, "\u00a0MB"), (1e9, "\u00a0GB")))
 _RATIO: Final = "\u00d7"
 _SECONDS_PER_HOUR: Final = 3600.0
 _MILLION: Final = 1e6
@@ -171,7 +170,7 @@ def rows_text(count: int) -> str:
 
 def size_text(size_bytes: int | None) -> str:
     """Such as 4.2 MB."""
-    return _BYTES.text(size_bytes)
+    return BYTES.text(size_bytes)
 
 
 def gain_text(judgement: Judgement | None) -> str:

@@ -1,11 +1,12 @@
-"""One file per kind of change: from one ONNX file to another.
+"""What a model can be turned into: one ONNX file from another.
 
-Each function runs as a step (see `optimize/steps.py`), in a process of its own:
+A change is a function that runs as a step (see `optimize/steps.py`), in a process of its own:
 
     def NAME(*, model: Path, rows: Path, folder: Path, ...) -> Made
 
-`rows` is a file that `Rows.load` reads: the calibration half of the user's rows. Whatever it writes lies in `folder`.
-It raises `CannotChange` where the change does not apply to this model: that is no failure of the study.
+`rows` is a file that `Rows.load` reads: the calibration rows. Whatever it writes lies in `folder`. It raises
+`CannotChange` where it does not apply to this model: that is no failure of the study.
 
-Beside its functions, each has `candidates(facts, machine) -> list[Candidate]`: what it would try on such a model.
+Changes are in `dynamic_batch`, `graph`, `prune`, `quantize` and `exclude`; the other modules are what these are made
+of. `graph`, `prune` and `quantize` also have `candidates(facts, processor) -> list[Candidate]`: what is worth a try.
 """

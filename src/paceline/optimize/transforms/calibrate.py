@@ -3,7 +3,7 @@
 Rules:
 - Rows are fed as they are, in the types that the model declares. Nothing is made up: ranges of noise are not those of
   data.
-- Rows that are constant, not numbers, or a single one say nothing of ranges: they are refused.
+- Rows that say nothing of ranges are refused.
 - One batch is in memory at a time, with what comes of it.
 """
 
@@ -18,8 +18,12 @@ import numpy as np
 
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
+from paceline.optimize.data import uncalibrated
+from paceline.optimize.quiet import quiet
 from paceline.optimize.rows import Rows
-from paceline.optimize.transforms.prepare import is_large, quiet
+from paceline.optimize.transforms.onnx_files import is_large, save
+from paceline.optimize.transforms.onnx_graph import copy, inputs
+from paceline.runtimes.onnx_session import open_session, session_options
 
 Method = Literal["minmax", "entropy", "percentile"]
 Feed = dict[str, Array]
@@ -49,8 +53,9 @@ def feeds(model: Any, rows: Rows, most: int) -> list[Feed]:
     Raises:
         CannotChange: the rows do not do for calibration, or lack an input.
     """
-    _check(rows)
-    declared = _inputs(model)
+    if reason := uncalibrated(rows):
+        raise CannotChange(reason)
+    declared = {each.name: each.type.tensor_type for each in inputs(model.graph)}
     missing = sorted(set(declared) - set(rows.inputs))
     if missing:
         raise CannotChange(f"the rows lack the input '{missing[0]}', so nothing is known of the ranges of numbers")
@@ -80,34 +85,21 @@ def ranges(
     Returns:
         ONNX Runtime's `TensorsData`.
     """
-    import onnx
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     options = {"percentile": percentile, "symmetric": False} if method == "percentile" else {}
-    large = is_large(model)
     with quiet(), TemporaryDirectory() as work:
-        onnx.save(_copy(model), f"{work}/model.onnx", save_as_external_data=large)
         calibrator = create_calibrator(
-            Path(work, "model.onnx"),
+            Path(work, save(copy(model), Path(work))),
             list(operators),
             augmented_model_path=f"{work}/augmented.onnx",
             calibrate_method=CalibrationMethod[_METHODS[method]],
-            use_external_data_format=large,
+            use_external_data_format=is_large(model),
             extra_options=options,
         )
         for batch in batches:
             calibrator.collect_data(OneBatch(batch))
         return calibrator.compute_data()
-
-
-def session(model: Any) -> Any:
-    """An ONNX Runtime session of a model in memory."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def inside(model: Any, tensors: Collection[str], batches: Sequence[Feed]) -> Iterator[dict[str, Array]]:
@@ -119,13 +111,13 @@ def inside(model: Any, tensors: Collection[str], batches: Sequence[Feed]) -> Ite
     """
     import onnx
 
-    opened = _copy(model)
+    opened = copy(model)
     given = {each.name for each in model.graph.input}
     # Only what is asked for: the model's own outputs may hang on nodes that cost time.
     del opened.graph.output[:]
     wanted = sorted(set(tensors) - given)
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    running = session(opened) if wanted else None
+    running = open_session(opened.SerializeToString(), session_options("basic")) if wanted else None
     for batch in batches:
         found = {name: batch[name] for name in set(tensors) & given}
         if running is not None:
@@ -135,37 +127,14 @@ def inside(model: Any, tensors: Collection[str], batches: Sequence[Feed]) -> Ite
 
 def answers(model: Any, batches: Sequence[Feed]) -> dict[str, Array]:
     """The outputs that are numbers with a fraction, over all batches."""
-    running = session(model)
-    names = [node.name for node in running.get_outputs() if node.type in ("tensor(float)", "tensor(double)")]
+    from onnx import TensorProto
+
+    fractions = (TensorProto.FLOAT, TensorProto.DOUBLE)
+    names = [each.name for each in model.graph.output if each.type.tensor_type.elem_type in fractions]
     if not names:
         raise CannotChange("no output is a number with a fraction, so there is no error to look at")
-    runs = [running.run(names, batch) for batch in batches]
-    return {name: np.concatenate([run[index] for run in runs]) for index, name in enumerate(names)}
-
-
-def _copy(model: Any) -> Any:
-    import onnx
-
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    return copied
-
-
-def _check(rows: Rows) -> None:
-    if rows.count < 2:
-        raise CannotChange(f"ranges of numbers need more than {rows.count} calibration row")
-    for name, array in rows.inputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).any():
-            raise CannotChange(f"the calibration rows of '{name}' hold no finite number")
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise CannotChange(f"the calibration rows of '{name}' hold NaN: ranges cannot be taken from them")
-    if all(bool((array == array[:1]).all()) for array in rows.inputs.values()):
-        raise CannotChange("the calibration rows are all the same: ranges cannot be taken from them")
-
-
-def _inputs(model: Any) -> dict[str, Any]:
-    fixed = {each.name for each in model.graph.initializer}
-    return {each.name: each.type.tensor_type for each in model.graph.input if each.name not in fixed}
+    runs = list(inside(model, names, batches))
+    return {name: np.concatenate([run[name] for run in runs]) for name in names}
 
 
 def _batch(specs: Collection[Any], count: int) -> int:

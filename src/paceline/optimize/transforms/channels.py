@@ -11,10 +11,12 @@ Source: dependency graphs as in Fang et al., "DepGraph: Towards Any Structural P
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from paceline.optimize.transforms.prepare import constants
+from paceline.optimize.facts import graphs
+from paceline.optimize.transforms.onnx_graph import attribute, constants, readers, seen
+from paceline.optimize.transforms.prepare import PRODUCTS
 from paceline.optimize.transforms.units import Cut, Group, Layout, Read
 
 _ALONE: Final = frozenset(
@@ -24,7 +26,6 @@ _ALONE: Final = frozenset(
 _PAIRED: Final = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu"})
 _POOLS: Final = frozenset({"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"})
 _OVER_PIXELS: Final = frozenset({"ReduceMean", "ReduceMax", "ReduceSum"})
-_LAYERS: Final = frozenset({"Gemm", "MatMul", "Conv", "ConvTranspose"})
 
 _On = tuple[str, Layout] | None
 """The tensor in which the units are next, and where; None: they end here."""
@@ -58,11 +59,9 @@ class _Graph:
     def __init__(self, model: Any) -> None:
         self.nodes = list(model.graph.node)
         self.known = constants(model)
-        self.readers: dict[str, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            for name in node.input:
-                self.readers.setdefault(name, []).append(index)
-        self.seen_elsewhere = {each.name for each in model.graph.output} | set(_inner_names(self.nodes))
+        self.readers = readers(self.nodes)
+        _, *inner = graphs(model.graph)
+        self.seen_elsewhere = {each.name for each in model.graph.output}.union(*map(seen, inner))
         self._ranks = {
             each.name: len(each.type.tensor_type.shape.dim)
             for each in model.graph.value_info
@@ -77,9 +76,7 @@ class _Graph:
         """The numbers of a constant; none: it is no constant."""
         from onnx import numpy_helper
 
-        if name not in self.known:
-            return []
-        return [int(each) for each in numpy_helper.to_array(self.known[name]).ravel()]
+        return numpy_helper.to_array(self.known[name]).ravel().tolist() if name in self.known else []
 
     def rank(self, name: str) -> int:
         """How many axes a tensor has; raises `_LeftAloneError` where nobody knows."""
@@ -94,10 +91,10 @@ def _start(graph: _Graph, index: int, node: Any) -> tuple[Group, Layout] | None:
         return None
     if node.op_type == "Conv":
         layout, axis = Layout.SECOND, 0
-        if _attribute(node, "group", 1) != 1:
+        if attribute(node, "group", 1) != 1:
             return None
     else:
-        layout, axis = Layout.LAST, 0 if _attribute(node, "transB", 0) else 1
+        layout, axis = Layout.LAST, 0 if attribute(node, "transB", 0) else 1
         if len(shape) != 2:
             return None
     group = Group(node.name, shape[axis], [Cut(index, 1, axis)])
@@ -143,7 +140,7 @@ class _Walk:
 
     def _through(self, index: int, node: Any, name: str, layout: Layout) -> _On:
         kind, out = node.op_type, node.output[0]
-        if kind in _LAYERS:
+        if kind in PRODUCTS:
             return self._layer(index, node, name, layout)
         if kind in _ALONE and all(not each or each in self._graph.known for each in node.input[1:]):
             return out, layout
@@ -166,10 +163,10 @@ class _Walk:
             raise _LeftAloneError
         if node.op_type.startswith("Conv"):
             return self._convolution(index, node, name, layout)
-        axis = 1 if _attribute(node, "transB", 0) else 0
+        axis = 1 if attribute(node, "transB", 0) else 0
         if layout is Layout.SECOND or len(shape) != 2 or shape[axis] % self._group.width:
             raise _LeftAloneError
-        if _attribute(node, "transA", 0):
+        if attribute(node, "transA", 0):
             raise _LeftAloneError
         self._group.reads.append(Read(name, Cut(index, 1, axis, layout)))
         return None
@@ -177,7 +174,7 @@ class _Walk:
     def _convolution(self, index: int, node: Any, name: str, layout: Layout) -> _On:
         if layout is not Layout.SECOND:
             raise _LeftAloneError
-        if _attribute(node, "group", 1) == 1:
+        if attribute(node, "group", 1) == 1:
             axis = 1 if node.op_type == "Conv" else 0
             self._group.reads.append(Read(name, Cut(index, 1, axis), convolves=True))
             return None
@@ -207,20 +204,20 @@ class _Walk:
         rank = self._graph.rank(name)
         pixels = list(range(2, rank))
         if node.op_type == "Transpose":
-            order = list(_attribute(node, "perm", ()))
+            order = list(attribute(node, "perm", ()))
             if layout is Layout.SECOND and order == [0, *pixels, 1]:
                 return Layout.LAST
             if layout is Layout.LAST and order == [0, rank - 1, *range(1, rank - 1)]:
                 return Layout.SECOND
         elif node.op_type in _OVER_PIXELS and layout is Layout.SECOND and self._axes(node, rank) == pixels:
-            return Layout.SECOND if _attribute(node, "keepdims", 1) else Layout.LAST
+            return Layout.SECOND if attribute(node, "keepdims", 1) else Layout.LAST
         elif rank > 2 and self._flattens(index, node, rank):
             return Layout.BLOCKS if layout is Layout.SECOND else Layout.TURNS
         raise _LeftAloneError
 
     def _flattens(self, index: int, node: Any, rank: int) -> bool:
         if node.op_type == "Flatten":
-            return bool(_attribute(node, "axis", 1) == 1)
+            return bool(attribute(node, "axis", 1) == 1)
         if node.op_type == "Squeeze":
             return self._axes(node, rank) == list(range(2, rank))
         if node.op_type != "Reshape":
@@ -230,7 +227,7 @@ class _Walk:
         return len(shape) == 2 and shape[0] in (0, -1)
 
     def _axes(self, node: Any, rank: int) -> list[int]:
-        given: Sequence[int] = _attribute(node, "axes", ())
+        given: Sequence[int] = attribute(node, "axes", ())
         if len(node.input) > 1:
             given = self._graph.numbers(node.input[1])
         return sorted(axis % rank for axis in given)
@@ -239,20 +236,3 @@ class _Walk:
         if any(node.input[place] not in self._graph.known for place in places):
             raise _LeftAloneError
         self._group.cuts += [Cut(index, place, 0) for place in places]
-
-
-def _inner_names(nodes: Sequence[Any]) -> Iterator[str]:
-    """Names that graphs inside of nodes may look at."""
-    for node in nodes:
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                for inner in graph.node:
-                    yield from inner.input
-                yield from (each.name for each in graph.output)
-                yield from _inner_names(graph.node)
-
-
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    from onnx import helper
-
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)

@@ -4,8 +4,8 @@ Rules:
 - Only a batch dimension of 1 is opened, and only that of all inputs and outputs.
 - Whatever holds the 1 besides, holds it as a constant: the target of a reshape, the sizes of a resize, a token that is
   put in front of each row. These are rewritten; what else there may be shows in the comparison.
-- The rewritten model must give each row, in batches of 1, 2 and 3, the answer that the original gives it alone.
-  Otherwise the change is refused: a model that computes with its batch cannot be helped.
+- The rewritten model must give each row, in batches of 1, 2 and 3 rows that differ, the answer that the original gives
+  it alone. Otherwise the change is refused: a model that computes with its batch cannot be helped.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from paceline.core.errors import CannotChange
+from paceline.core.errors import CannotChange, ModelFailed, ModelLoadError
 from paceline.core.tensors import Array
+from paceline.optimize.asking import answers, as_taken
 from paceline.optimize.candidate import Made
 from paceline.optimize.facts import fixed_batch
 from paceline.optimize.rows import Rows
 from paceline.optimize.transforms.onnx_files import load, save
+from paceline.optimize.transforms.onnx_graph import add_constant, attribute, constants, fresh_name, inputs
+from paceline.runtimes.base import load as load_model
 
 _BATCH: Final = "batch"
 _BATCHES: Final = (1, 2, 3)
@@ -50,30 +53,26 @@ def opened(*, model: Path, rows: Path, folder: Path) -> Made:
 def _open(model: Any) -> dict[str, int]:
     """Rewrite a model in place; how many nodes of which operators were changed."""
     graph = model.graph
-    weights = {each.name for each in graph.initializer}
-    given = [each for each in graph.input if each.name not in weights]
-    for value in (*given, *graph.output):
+    for value in (*inputs(graph), *graph.output):
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_param = _BATCH
     # What was inferred for one row does not hold for more.
     del graph.value_info[:]
-    rewriter = _Rewriter(graph, given[0].name)
+    rewriter = _Rewriter(model)
     return {operator: rewriter.all_of(operator, change) for operator, change in rewriter.changes.items()}
 
 
 class _Rewriter:
-    """Finds the constants of a graph that hold its batch, and puts others in their place.
+    """Finds the constants of a model that hold its batch, and puts others in their place."""
 
-    Args:
-        sample: name of an input, whose axis 0 is the batch.
-    """
+    def __init__(self, model: Any) -> None:
+        from onnx import numpy_helper
 
-    def __init__(self, graph: Any, sample: str) -> None:
-        self._graph = graph
-        self._sample = sample
+        self._graph = model.graph
         self._batch = ""
-        self._constants = _constants(graph)
-        self._carries = _reached(graph, {each.name for each in graph.input} - {each.name for each in graph.initializer})
+        self._constants = {name: numpy_helper.to_array(tensor) for name, tensor in constants(model).items()}
+        self._given = [each.name for each in inputs(model.graph)]
+        self._carries = _reached(model.graph, set(self._given))
         self.changes: Mapping[str, Callable[[Any], bool]] = {
             "Reshape": self._reshape,
             "Resize": self._resize,
@@ -99,7 +98,7 @@ class _Rewriter:
             sizes[0] = 0  # as in the input
         else:
             sizes[0] = -1  # all that is left: also where rows were merged with what follows them
-        node.input[1] = self._add(sizes, node)
+        node.input[1] = self._add(sizes)
         return True
 
     def _resize(self, node: Any) -> bool:
@@ -111,13 +110,12 @@ class _Rewriter:
 
     def _concat(self, node: Any) -> bool:
         """Repeat, for each row, a constant that is joined to the rows along another axis."""
-        axis = next(each.i for each in node.attribute if each.name == "axis")
         lone = [
             (place, self._constants[name])
             for place, name in enumerate(node.input)
             if name in self._constants and self._constants[name].ndim > 1 and self._constants[name].shape[0] == 1
         ]
-        if axis == 0 or not lone:
+        if attribute(node, "axis", 0) == 0 or not lone:
             return False
         for place, constant in lone:
             shape = self._with_batch(np.array(constant.shape, np.int64), node)
@@ -127,47 +125,22 @@ class _Rewriter:
     def _with_batch(self, sizes: Array, before: Any) -> str:
         """A shape whose first size is the batch, and whose others are these."""
         if not self._batch:
-            shape = self._insert("Shape", [self._sample], self._graph.node[0])
-            first = self._add(np.array([0], np.int64), before)
+            shape = self._insert("Shape", [self._given[0]], self._graph.node[0])
+            first = self._add(np.array([0], np.int64))
             self._batch = self._insert("Gather", [shape, first], self._graph.node[1], axis=0)
-        return self._insert("Concat", [self._batch, self._add(sizes[1:], before)], before, axis=0)
+        return self._insert("Concat", [self._batch, self._add(sizes[1:])], before, axis=0)
 
     def _insert(self, operator: str, inputs: list[str], before: Any, **attributes: Any) -> str:
         """Add a node in front of another; the name of its output."""
         from onnx import helper
 
-        output = self._fresh(operator)
+        output = fresh_name(self._graph, f"{operator}_of_batch")
         place = next(place for place, node in enumerate(self._graph.node) if node.output[0] == before.output[0])
         self._graph.node.insert(place, helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def _add(self, values: Array, node: Any) -> str:
-        """Add a constant; its name."""
-        from onnx import numpy_helper
-
-        name = self._fresh(f"{node.op_type}_sizes")
-        self._graph.initializer.append(numpy_helper.from_array(values.astype(np.int64), name))
-        return name
-
-    def _fresh(self, stem: str) -> str:
-        taken = {each.name for each in self._graph.initializer}
-        taken |= {name for node in self._graph.node for name in node.output}
-        return next(
-            name for name in (f"{stem}_of_batch_{place}" for place in range(len(taken) + 1)) if name not in taken
-        )
-
-
-def _constants(graph: Any) -> dict[str, Array]:
-    """Small constants by name: initializers, and what `Constant` nodes put out."""
-    from onnx import numpy_helper
-
-    found = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        elif node.op_type == "Constant" and node.attribute[0].name == "value_ints":
-            found[node.output[0]] = np.array(node.attribute[0].ints, np.int64)
-    return found
+    def _add(self, sizes: Array) -> str:
+        return add_constant(self._graph, sizes.astype(np.int64), "sizes_of_batch")
 
 
 def _reached(graph: Any, names: set[str]) -> set[str]:
@@ -183,44 +156,41 @@ def _compare(before: Path, after: Path, rows: Rows) -> None:
     """Run both on real rows.
 
     Raises:
-        CannotChange: the answers differ, or there are none.
+        CannotChange: the answers differ, or the rows prove nothing.
     """
-    few = {name: array[: max(_BATCHES)] for name, array in rows.inputs.items()}
-    if rows.count < max(_BATCHES):
-        raise CannotChange(f"{max(_BATCHES)} rows are needed to compare, got {rows.count}")
-    alone, together = _runner(before), _runner(after)
-    singles = [alone({name: array[place : place + 1] for name, array in few.items()}) for place in range(max(_BATCHES))]
-    for size in _BATCHES:
-        answers = together({name: array[:size] for name, array in few.items()})
-        for name, answer in answers.items():
-            _require_equal(name, answer, np.concatenate([single[name] for single in singles[:size]]))
-
-
-def _runner(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """Runs a model: inputs by name -> outputs by name."""
-    from paceline.runtimes.base import load as load_model
-
+    alone = load_model(before)
+    few = _that_differ(as_taken(rows, alone.signature))
+    wanted = answers(alone, few)
     try:
-        loaded = load_model(path)
-        instance = loaded.instances(1, 1)[0]
-    except Exception as error:
-        raise CannotChange(f"with an open batch dimension it cannot be loaded: {error}") from error
-    signature = loaded.signature
-
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        arrays = tuple(
-            np.ascontiguousarray(inputs[spec.name].astype(spec.datatype.dtype, copy=False)) for spec in signature.inputs
-        )
+        together = load_model(after)
+    except ModelLoadError as error:
+        raise CannotChange(f"with an open batch dimension it is no model: {error.message}") from error
+    for size in _BATCHES:
         try:
-            outputs = instance.run(arrays)
-        except Exception as error:
-            count = len(arrays[0])
-            raise CannotChange(
-                f"{count} rows do not run together: {getattr(error, 'detail', None) or error}"
-            ) from error
-        return {spec.name: output for spec, output in zip(signature.outputs, outputs, strict=True)}
+            got = answers(together, few, size)
+        except ModelFailed as error:
+            raise CannotChange(f"{size} rows do not run together: {error.detail}") from error
+        for name, answer in got.items():
+            _require_equal(name, answer, wanted[name])
 
-    return run
+
+def _that_differ(rows: Rows) -> Rows:
+    """The first three rows that are not the same; of two, the first one once more.
+
+    Equal rows would hide that they influence one another: the mean over a batch of them is each of them.
+    """
+    found: dict[tuple[bytes, ...], int] = {}
+    for place in range(rows.count):
+        found.setdefault(tuple(_bytes(array[place]) for array in rows.inputs.values()), place)
+        if len(found) == max(_BATCHES):
+            break
+    if len(found) < 2:
+        raise CannotChange("the rows are all the same: they cannot show whether rows influence one another")
+    return rows.take(np.resize(np.array([*found.values()]), max(_BATCHES)))
+
+
+def _bytes(array: Array) -> bytes:
+    return repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
 
 
 def _require_equal(name: str, got: Array, wanted: Array) -> None:

@@ -26,8 +26,9 @@ from paceline.optimize.facts import size_bytes
 from paceline.optimize.rows import Rows
 from paceline.optimize.transforms import calibrate, qdq
 from paceline.optimize.transforms.calibrate import Method
-from paceline.optimize.transforms.onnx_files import save
-from paceline.optimize.transforms.prepare import constants, is_large, prepare, weighty_nodes
+from paceline.optimize.transforms.onnx_files import is_large, save
+from paceline.optimize.transforms.onnx_graph import constants
+from paceline.optimize.transforms.prepare import prepare, weighty_nodes
 from paceline.optimize.transforms.qdq import Scheme
 from paceline.optimize.transforms.quantize import notes
 

@@ -18,8 +18,8 @@ from paceline.config.processor import Processor
 from paceline.core.errors import CannotChange
 from paceline.optimize.candidate import Candidate, Change, Made
 from paceline.optimize.facts import Facts
-from paceline.optimize.transforms.onnx_files import load, save
-from paceline.optimize.transforms.prepare import quiet
+from paceline.optimize.quiet import quiet
+from paceline.optimize.transforms.onnx_files import fold, load, save
 from paceline.runtimes.options import Precision, RuntimeOptions
 
 _FUSED: Final = (
@@ -61,16 +61,9 @@ def fused(*, model: Path, rows: Path, folder: Path) -> Made:  # noqa: ARG001 (ev
 
 
 def _folded(model: Path) -> Any:
-    """The model with its constants folded, and no operator that is not of the standard."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
     with TemporaryDirectory() as folder:
-        options.optimized_model_filepath = f"{folder}/folded.onnx"
-        ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        return load(Path(folder) / "folded.onnx")
+        fold(model, Path(folder, "folded.onnx"))
+        return load(Path(folder, "folded.onnx"))
 
 
 def _graphs(facts: Facts) -> list[Candidate]:

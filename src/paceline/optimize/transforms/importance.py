@@ -11,8 +11,9 @@ import numpy as np
 from paceline.core.tensors import Array
 from paceline.optimize.transforms import calibrate
 from paceline.optimize.transforms.calibrate import Feed
+from paceline.optimize.transforms.onnx_graph import array_of, attribute, constants
 from paceline.optimize.transforms.refit import Matrix, Moments, fewest
-from paceline.optimize.transforms.units import Group, Indices, Layout, Read
+from paceline.optimize.transforms.units import Cut, Group, Indices, Layout, Read
 
 # Second moments of more numbers than that are too much memory, and their inverse too much time.
 _MOST_REFITTED: Final = 6144
@@ -67,13 +68,13 @@ class _Reader:
     def __init__(self, model: Any, read: Read) -> None:
         self._cut = read.cut
         node = model.graph.node[read.cut.node]
-        stored = _array(model, read.cut.node, read.cut.input)
+        stored = _read_at(model, read.cut)
         self._type = stored.dtype
         self.weights: Matrix = (stored.T if read.cut.axis else stored).astype(np.float64)
         self.bias: Matrix | None = None
         self._bias_shape: tuple[int, ...] = ()
-        if len(node.input) > 2 and node.input[2] in {each.name for each in model.graph.initializer}:
-            bias = _array(model, read.cut.node, 2)
+        if len(node.input) > 2 and node.input[2] in constants(model):
+            bias = array_of(model, node.input[2])
             self._bias_shape = bias.shape
             self.bias = bias.astype(np.float64).ravel() if bias.size == self.weights.shape[1] else None
 
@@ -104,7 +105,7 @@ def by_size(model: Any, group: Group, batches: Sequence[Feed], keep: int) -> Cho
             powers[name] += _powers(array.astype(np.float64), layouts[name], group.width)
     scores = np.zeros(group.width)
     for read in group.reads:
-        weights = np.square(np.moveaxis(_array(model, read.cut.node, read.cut.input), read.cut.axis, 0))
+        weights = np.square(np.moveaxis(_read_at(model, read.cut), read.cut.axis, 0))
         scores += powers[read.tensor] * _by_unit(weights.reshape(len(weights), -1).sum(axis=1), read, group.width)
     return Choice(np.sort(np.argsort(-scores, kind="stable")[:keep]))
 
@@ -136,17 +137,12 @@ def _by_unit(numbers: Matrix, read: Read, width: int) -> Matrix:
 
 def _is_plain(node: Any) -> bool:
     """A product and a sum, without factors."""
-    return all(each.f == 1.0 for each in node.attribute if each.name in ("alpha", "beta"))
+    return all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta"))
 
 
-def _array(model: Any, node: int, position: int) -> Array:
-    from onnx import numpy_helper
-
-    name = model.graph.node[node].input[position]
-    found = next(each for each in model.graph.initializer if each.name == name)
-    array: Array = numpy_helper.to_array(found)
-    return array
+def _read_at(model: Any, cut: Cut) -> Array:
+    return array_of(model, model.graph.node[cut.node].input[cut.input])
 
 
 def _length(model: Any, read: Read) -> int:
-    return int(_array(model, read.cut.node, read.cut.input).shape[read.cut.axis])
+    return int(_read_at(model, read.cut).shape[read.cut.axis])

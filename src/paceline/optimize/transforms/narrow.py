@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paceline.optimize.transforms.importance import Choice, Place
+from paceline.optimize.transforms.onnx_graph import add_constant, array_of, copy, drop_unread
 from paceline.optimize.transforms.units import Cut, Group
 
 
@@ -20,10 +21,7 @@ class Narrower:
     """A copy of a model, whose groups are cut one after the other, in the graph's order."""
 
     def __init__(self, model: Any) -> None:
-        import onnx
-
-        self._model = onnx.ModelProto()
-        self._model.CopyFrom(model)
+        self._model = copy(model)
         self._arrays: dict[Place, NDArray[np.generic]] = {}
 
     def apply(self, group: Group, choice: Choice) -> None:
@@ -43,18 +41,12 @@ class Narrower:
     def finished(self) -> Any:
         """The model, with its new constants and without those that nobody reads any more."""
         import onnx
-        from onnx import numpy_helper
 
         graph = self._model.graph
         for (index, position), array in self._arrays.items():
             node = graph.node[index]
-            name = f"{node.name}_{position}_narrow"
-            node.input[position] = name
-            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        read = {name for node in graph.node for name in node.input} | {each.name for each in graph.output}
-        kept = [each for each in graph.initializer if each.name in read or _has_graphs(graph)]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+            node.input[position] = add_constant(graph, array, f"{node.name}_{position}_narrow")
+        drop_unread(graph)
         del graph.value_info[:]
         onnx.checker.check_model(self._model)
         return self._model
@@ -64,14 +56,6 @@ class Narrower:
         return array.take(cut.numbers(choice.kept, width, array.shape[cut.axis]), axis=cut.axis)
 
     def _array(self, place: Place) -> NDArray[np.generic]:
-        from onnx import numpy_helper
-
-        if place in self._arrays:
-            return self._arrays[place]
-        name = self._model.graph.node[place[0]].input[place[1]]
-        return numpy_helper.to_array(next(each for each in self._model.graph.initializer if each.name == name))
-
-
-def _has_graphs(graph: Any) -> bool:
-    """Graphs inside of nodes may read any constant."""
-    return any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute)
+        node, position = place
+        kept = self._arrays.get(place)
+        return array_of(self._model, self._model.graph.node[node].input[position]) if kept is None else kept

@@ -7,17 +7,15 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from paceline.core.errors import CannotChange
-from paceline.optimize.facts import size_bytes
+from paceline.core.errors import CannotChange, first_line
+from paceline.optimize.transforms.onnx_files import fold, load
+from paceline.optimize.transforms.onnx_graph import add_constant, array_of, constants, drop_unread, name_nodes
 from paceline.runtimes.onnx_file import check
+from paceline.runtimes.onnx_session import open_session, session_options
 
 PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 """Operators that multiply what comes in with weights: nearly all the time of a network is spent in them."""
@@ -25,19 +23,6 @@ PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 # Scales for each channel came to QuantizeLinear with opset 13.
 _LEAST_OPSET: Final = 13
 _CURRENT_OPSET: Final = 17
-_MOST_INSIDE_BYTES: Final = 1 << 30
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The tools of ONNX Runtime print and log on their way; what a step prints is its progress."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def prepare(model: Path) -> Any:
@@ -48,7 +33,7 @@ def prepare(model: Path) -> Any:
 
     Raises:
         CannotChange: its operators are older than those for quantized numbers, and cannot be brought up.
-        ModelLoadError: it refers to what is not in its folder, or is absurd.
+        ModelLoadError: it refers to what is not in its folder, or is absurd, or ONNX Runtime does not take it.
     """
     check(model)
     with TemporaryDirectory() as work:
@@ -57,28 +42,6 @@ def prepare(model: Path) -> Any:
     _flatten_biases(folded)
     _trim_domains(folded)
     return folded
-
-
-def is_large(model: Any) -> bool:
-    """True when it does not fit into one file, and so not into a session that is made of bytes."""
-    return sum(size_bytes(each) for each in model.graph.initializer) > _MOST_INSIDE_BYTES
-
-
-def name_nodes(model: Any) -> None:
-    """Give each node a name of its own: the tools find nodes by name, and exporters leave names out."""
-    taken: set[str] = set()
-    for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"{node.op_type}_{index}"
-        while node.name in taken:
-            node.name += "_"
-        taken.add(node.name)
-
-
-def constants(model: Any) -> dict[str, Any]:
-    """The initializers that no caller can replace, by name."""
-    given = {each.name for each in model.graph.input}
-    return {each.name: each for each in model.graph.initializer if each.name not in given}
 
 
 def weighty_nodes(model: Any) -> list[str]:
@@ -105,7 +68,7 @@ def _current(model: Path, folder: Path) -> Path:
     except Exception as error:  # RuntimeError or its own ConvertError, by what fails
         raise CannotChange(
             f"the model is written in opset {opset(graph)}, 8-bit numbers need {_LEAST_OPSET}, "
-            f"and it cannot be brought up: {error}"
+            f"and it cannot be brought up: {first_line(error)}"
         ) from error
     onnx.save(converted, str(folder / "current.onnx"))
     return folder / "current.onnx"
@@ -113,16 +76,9 @@ def _current(model: Path, folder: Path) -> Path:
 
 def _folded(model: Path, folder: Path) -> Any:
     """The model as ONNX Runtime folds it, with its weights."""
-    import onnx
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(folder / "folded.onnx")
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    _open(model, options)
+    fold(model, folder / "folded.onnx")
     described = _described(folder / "folded.onnx")
-    folded = onnx.load(str(folder / "folded.onnx"))
+    folded = load(folder / "folded.onnx")
     del folded.graph.value_info[:]
     folded.graph.value_info.extend(described)
     return folded
@@ -131,16 +87,14 @@ def _folded(model: Path, folder: Path) -> Any:
 def _described(model: Path) -> list[Any]:
     """Type and shape of each tensor inside. ONNX Runtime tells them of outputs, for all operators that it has."""
     import onnx
-    import onnxruntime as ort
 
     opened = onnx.load(str(model), load_external_data=False)
     declared = {each.name for each in opened.graph.output}
     inside = [name for node in opened.graph.node for name in node.output if name and name not in declared]
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inside)
     onnx.save(opened, str(model.with_name("opened.onnx")))
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    told = {each.name: each for each in _open(model.with_name("opened.onnx"), options).get_outputs()}
+    session = open_session(model.with_name("opened.onnx"), session_options("none"))
+    told = {each.name: each for each in session.get_outputs()}
     found = [_description(told[name]) for name in inside]
     return [each for each in found if each is not None]
 
@@ -159,41 +113,14 @@ def _description(told: Any) -> Any:
     return helper.make_tensor_value_info(told.name, kind, told.shape or None)
 
 
-def _open(model: Path, options: Any) -> Any:
-    import onnxruntime as ort
-
-    options.log_severity_level = 4
-    try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-        raise CannotChange(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from error
-
-
 def _flatten_biases(model: Any) -> None:
     """A bias of shape [1, n], as skl2onnx writes them, becomes one of [n]: the quantizer takes no other."""
-    import onnx
-
     known = constants(model)
     for node in model.graph.node:
         bias = known.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) > 2 else None
         if bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1:
-            flat = onnx.TensorProto()
-            flat.CopyFrom(bias)
-            flat.name = f"{bias.name}_of_{node.name}"
-            del flat.dims[0]
-            model.graph.initializer.append(flat)
-            node.input[2] = flat.name
-    _drop_unread(model)
-
-
-def _drop_unread(model: Any) -> None:
-    """Initializers that nothing reads any more; names that subgraphs read are kept."""
-    if any(each.type in (5, 10) for node in model.graph.node for each in node.attribute):  # GRAPH, GRAPHS
-        return
-    read = {name for node in model.graph.node for name in node.input} | {each.name for each in model.graph.output}
-    kept = [each for each in model.graph.initializer if each.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+            node.input[2] = add_constant(model.graph, array_of(model, node.input[2]).ravel(), f"{node.name}_bias")
+    drop_unread(model.graph)
 
 
 def _trim_domains(model: Any) -> None:

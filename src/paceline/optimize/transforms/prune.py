@@ -23,8 +23,9 @@ from paceline.optimize.transforms import calibrate
 from paceline.optimize.transforms.channels import groups
 from paceline.optimize.transforms.importance import Choice, by_reconstruction, by_size, can_be_refitted
 from paceline.optimize.transforms.narrow import Narrower
-from paceline.optimize.transforms.onnx_files import save
-from paceline.optimize.transforms.prepare import PRODUCTS, constants, is_large, prepare, weighty_nodes
+from paceline.optimize.transforms.onnx_files import is_large, save
+from paceline.optimize.transforms.onnx_graph import constants
+from paceline.optimize.transforms.prepare import PRODUCTS, prepare, weighty_nodes
 from paceline.optimize.transforms.units import Group
 
 _MOST_ROWS: Final = 4096

@@ -13,7 +13,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from paceline.optimize.transforms.prepare import PRODUCTS, name_nodes, quiet, weighty_nodes
+from paceline.optimize.quiet import quiet
+from paceline.optimize.transforms.onnx_graph import copy, drop_unread, name_nodes, readers
+from paceline.optimize.transforms.prepare import PRODUCTS, weighty_nodes
 
 # Convolutions hand 8-bit numbers from one to the next, through what lies between them.
 _BETWEEN_CONVOLUTIONS: Final = ("Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool")
@@ -48,12 +50,10 @@ def quantized(model: Any, ranges: Any, scheme: Scheme, floats: Collection[str] =
         ranges: as `calibrate.ranges` found them.
         floats: names of nodes that stay as they are.
     """
-    import onnx
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    copied = copy(model)
     # Types and shapes are there: a prepared model need not be written and read again to infer them.
     add_infer_metadata(copied)
     left = {*floats, *_of_two_activations(model)}
@@ -85,11 +85,9 @@ def drop_idle_pairs(model: Any, kinds: Sequence[str], floats: Collection[str]) -
         floats: names of nodes that do not, whatever their kind.
     """
     graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    nodes = list(graph.node)
+    makers = {name: node for node in nodes for name in node.output}
+    read_by = {name: [nodes[place] for place in places] for name, places in readers(nodes).items()}
     outputs = {each.name for each in graph.output}
     idle = [
         (makers[node.input[0]], node)
@@ -97,15 +95,15 @@ def drop_idle_pairs(model: Any, kinds: Sequence[str], floats: Collection[str]) -
         if node.op_type == "DequantizeLinear"
         and node.input[0] in makers
         and makers[node.input[0]].op_type == "QuantizeLinear"
-        and not any(each.op_type in kinds and each.name not in floats for each in readers.get(node.output[0], ()))
-        and len(readers[node.input[0]]) == 1
+        and not any(each.op_type in kinds and each.name not in floats for each in read_by.get(node.output[0], ()))
+        and len(read_by[node.input[0]]) == 1
         and (makers[node.input[0]].input[0] in makers or node.output[0] not in outputs)
     ]
     for quantize, dequantize in idle:
-        _bridge(quantize.input[0], dequantize.output[0], makers, readers, outputs)
+        _bridge(quantize.input[0], dequantize.output[0], makers, read_by, outputs)
         graph.node.remove(quantize)
         graph.node.remove(dequantize)
-    _drop_unread(graph)
+    drop_unread(graph)
     return len(idle)
 
 
@@ -117,17 +115,17 @@ def count_weights(model: Any) -> int:
     return len({name for name in stored & read if not name.endswith(("_scale", "_zero_point"))})
 
 
-def _bridge(before: str, after: str, makers: Any, readers: Any, outputs: Collection[str]) -> None:
+def _bridge(before: str, after: str, makers: Any, read_by: Any, outputs: Collection[str]) -> None:
     """Let those that read `after` read `before`; what the model puts out keeps its name."""
     if after not in outputs:
-        for node in readers.get(after, ()):
+        for node in read_by.get(after, ()):
             node.input[:] = [before if name == after else name for name in node.input]
-        readers.setdefault(before, []).extend(readers.get(after, ()))
+        read_by.setdefault(before, []).extend(read_by.get(after, ()))
         return
     maker = makers[before]
     maker.output[:] = [after if name == before else name for name in maker.output]
     makers[after] = maker
-    for node in readers.get(before, ()):
+    for node in read_by.get(before, ()):
         node.input[:] = [after if name == before else name for name in node.input]
 
 
@@ -135,15 +133,6 @@ def _readers(model: Any) -> list[str]:
     """Kinds of operators that compute with 8 bits."""
     has_convolutions = any(node.op_type.startswith("Conv") for node in model.graph.node)
     return [*PRODUCTS, *(_BETWEEN_CONVOLUTIONS if has_convolutions else ())]
-
-
-def _drop_unread(graph: Any) -> None:
-    read = {name for node in graph.node for name in node.input} | {each.name for each in graph.output}
-    if any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute):
-        return  # graphs inside of nodes may read any of them
-    kept = [each for each in graph.initializer if each.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
 
 
 def _of_two_activations(model: Any) -> set[str]:

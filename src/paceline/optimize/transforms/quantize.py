@@ -14,12 +14,13 @@ from typing import Any, Final
 from paceline.config.processor import Processor
 from paceline.core.errors import CannotChange
 from paceline.optimize.candidate import Candidate, Change, Made
-from paceline.optimize.facts import Facts, size_bytes
+from paceline.optimize.facts import Facts
+from paceline.optimize.quiet import quiet
 from paceline.optimize.rows import Rows
 from paceline.optimize.transforms import calibrate, qdq
 from paceline.optimize.transforms.calibrate import Method
-from paceline.optimize.transforms.onnx_files import save
-from paceline.optimize.transforms.prepare import PRODUCTS, is_large, prepare, quiet
+from paceline.optimize.transforms.onnx_files import is_large, save, weight_bytes
+from paceline.optimize.transforms.prepare import PRODUCTS, prepare
 from paceline.optimize.transforms.qdq import Scheme
 
 _FILE: Final = "model.onnx"
@@ -99,7 +100,7 @@ def notes(before: Any, after: Any) -> list[str]:
     count = qdq.count_weights(after)
     if not count:
         raise CannotChange("no operator of the model multiplies single-precision numbers with constant weights")
-    sizes = [sum(size_bytes(tensor) for tensor in each.graph.initializer) / 1e6 for each in (before, after)]
+    sizes = [weight_bytes(each) / 1e6 for each in (before, after)]
     return [f"{count} tensors of weights in 8 bits: {sizes[0]:.3g} MB of weights are now {sizes[1]:.3g} MB"]
 
 
