@@ -210,7 +210,7 @@ def test_a_module_that_computes_with_the_number_of_rows_keeps_it(tmp_path: Path)
         ("missing", "has no attribute 'missing'"),
         ("nothing", r"expected a function that returns a torch\.nn\.Module, got int"),
         ("number", "expected a function, got int"),
-        ("Two", "forward takes a, b; the rows have pixels"),
+        ("Two", r"forward takes 'a', 'b'; the rows have 'pixels' FP32 \[64\]"),
     ],
 )
 def test_what_is_wrong_with_a_factory_is_told(name: str, says: str, tmp_path: Path):
@@ -221,6 +221,13 @@ def test_what_is_wrong_with_a_factory_is_told(name: str, says: str, tmp_path: Pa
 def test_a_factory_that_raises_is_told(tmp_path: Path):
     with pytest.raises(StepFailed, match="no weights"):
         factory(tmp_path, "fails", rows(tmp_path, pixels=PIXELS[:4]))
+
+
+def test_rows_that_forward_fails_on_are_told_beside_what_it_takes(tmp_path: Path):
+    with pytest.raises(ConfigError, match="forward fails on the rows") as caught:
+        factory(tmp_path, "make", rows(tmp_path, image=PIXELS[:4].reshape(-1, 8, 8, 1)))
+    assert "; forward takes 'pixels', 'scale'; the rows have 'image' FP32 [8, 8, 1]" in caught.value.message
+    assert "torch.export" not in caught.value.message
 
 
 def test_what_torch_export_cannot_follow_is_no_failure(tmp_path: Path):

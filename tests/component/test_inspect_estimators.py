@@ -140,6 +140,27 @@ def test_models_of_xgboost(tmp_path, ending, booster):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("objective", "told"), [("binary:logistic", 2), ("reg:squarederror", None)])
+def test_two_classes_of_xgboost_and_none(tmp_path, objective, told):
+    xgboost = pytest.importorskip("xgboost", reason="the extra xgboost is not installed")
+    rows = np.arange(20.0).reshape(10, 2)
+    data = xgboost.DMatrix(rows, np.arange(10) % 2)
+    xgboost.train({"objective": objective, "nthread": 1}, data, 2).save_model(tmp_path / "m.ubj")
+    assert inspect(tmp_path / "m.ubj").about.get("classes") == told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("objective", "told"), [("binary", 2), ("regression", None)])
+def test_two_classes_of_lightgbm_and_none(tmp_path, objective, told):
+    lightgbm = pytest.importorskip("lightgbm", reason="the extra lightgbm is not installed")
+    rows = np.arange(200.0).reshape(100, 2)
+    data = lightgbm.Dataset(rows, np.arange(100) % 2)
+    made = lightgbm.train({"objective": objective, "verbose": -1, "num_threads": 1}, data, 2)
+    made.save_model(tmp_path / "m.txt")
+    assert inspect(tmp_path / "m.txt").about.get("classes") == told
+
+
+@pytest.mark.slow
 def test_models_of_lightgbm(tmp_path):
     lightgbm = pytest.importorskip("lightgbm", reason="the extra lightgbm is not installed")
     from sklearn.datasets import load_iris

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from paceline.core.errors import ModelLoadError, RuntimeUnavailable
 from paceline.inspection.dispatch import inspect
-from support import models
+from support import bundles, models
 from support.inspected import found, tensors
 
 
@@ -47,6 +48,44 @@ def test_a_folder_of_models(tmp_path):
     assert [tensors(each)[1][2] for each in report.contains] == [["N", 2], ["N", 7]]
     with pytest.raises(ModelLoadError, match="no model in this folder"):
         inspect(tmp_path / "a" / "1")
+
+
+def test_a_folder_is_safe_if_all_of_its_versions_are(tmp_path):
+    for version in ("1", "2", "3"):
+        (tmp_path / "m" / "m" / version).mkdir(parents=True)
+        models.mlp(tmp_path / "m" / "m" / version / "model.onnx", sizes=(4, 2))
+    report = inspect(tmp_path / "m")
+    assert (report.safety, len(report.contains)) == ("safe", 1)
+    (tmp_path / "m" / "m" / "1" / "model.onnx").write_bytes(b"no model")
+    report = inspect(tmp_path / "m")
+    assert report.safety == "unknown"
+    assert "m, version 1: " in found(report, "unknown")
+    (tmp_path / "m" / "m" / "1" / "model.onnx").unlink()
+    (tmp_path / "m" / "m" / "1" / "model.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    report = inspect(tmp_path / "m")
+    assert (report.safety, [each.format for each in report.contains]) == ("unsafe", ["onnx", "pickle"])
+
+
+def test_versions_that_are_not_looked_at_are_not_called_safe(tmp_path, monkeypatch):
+    monkeypatch.setattr("paceline.inspection.folders._MOST_VERSIONS", 2)
+    for version in ("1", "2", "3"):
+        (tmp_path / "m" / version).mkdir(parents=True)
+        models.mlp(tmp_path / "m" / version / "model.onnx", sizes=(4, 2))
+    report = inspect(tmp_path)
+    assert (report.safety, found(report, "unknown")) == ("unknown", "1 of its versions are not looked at")
+
+
+def test_a_bundle_is_one_whatever_else_lies_in_its_folder(tmp_path):
+    bundles.make(tmp_path / "b")
+    (tmp_path / "b" / "saved_model.pb").write_bytes(b"")
+    assert inspect(tmp_path / "b").format == "bundle"
+
+
+def test_a_bundle_of_a_pickle_is_served_with_leave(tmp_path):
+    bundles.make(tmp_path / "b", lambda path: path.write_bytes(pickle.dumps(complex(1, 2))), "model-1/m.pkl")
+    report = inspect(tmp_path / "b")
+    assert report.contains[0].serve == f"paceline serve {tmp_path / 'b' / 'model-1' / 'm.pkl'} --allow-pickle"
+    assert report.serve == f"paceline serve {tmp_path / 'b'} --allow-pickle"
 
 
 def test_code_is_read_and_not_imported(tmp_path):
@@ -85,10 +124,19 @@ def test_what_is_no_model_says_what_is(tmp_path):
     with pytest.raises(RuntimeUnavailable) as caught:
         inspect(tmp_path / "notes.doc")
     assert "ONNX" in (caught.value.hint or "")
-    (tmp_path / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    assert inspect(tmp_path / "m.h5").serve is None
     with pytest.raises(ModelLoadError, match="no such file"):
         inspect(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("name", ["lambda.h5", "lambda.keras", "weights.bin"])
+def test_hdf5_is_not_read_and_so_not_called_safe(tmp_path, name):
+    h5py = pytest.importorskip("h5py", reason="the extra tensorflow is not installed")
+    with h5py.File(tmp_path / name, "w") as file:
+        layer = {"class_name": "Lambda", "config": {"name": "code", "function": ["4wEAAAA=", None, None]}}
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"layers": [layer]}})
+    report = inspect(tmp_path / name)
+    assert (report.format, report.safety, report.serve, report.optimize) == ("hdf5", "unknown", None, None)
+    assert "HDF5" in found(report, "unknown")
 
 
 def test_a_bundle_shows_the_model_in_it(tmp_path):

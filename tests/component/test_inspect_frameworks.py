@@ -168,11 +168,21 @@ def test_torchscript_that_writes_files(torch_models):
 
 
 @pytest.mark.slow
+def test_a_pickle_beside_torchscript_is_looked_at_as_when_it_is_served(torch_models, tmp_path):
+    with zipfile.ZipFile(torch_models / "script.pt") as given, zipfile.ZipFile(tmp_path / "m.pt", "w") as written:
+        for name in given.namelist():
+            more = b"torch.classes.rpc.WorkerInfo" if name.endswith("constants.pkl") else b""
+            written.writestr(name, given.read(name) + more)
+    assert "it makes objects of 'rpc'" in found(inspect(tmp_path / "m.pt"), "unsafe")
+
+
+@pytest.mark.slow
 def test_what_torch_save_writes_is_no_model(torch_models):
     for name, safety in (("state.pt", "safe"), ("old.pt", "safe"), ("whole.pth", "unknown")):
         report = inspect(torch_models / name)
         assert (report.format, report.safety) == ("torch-save", safety), report.findings
         assert report.serve is None
+        assert "optimize module:factory" in (report.findings[-1].hint or "")
     assert "__main__.Net" in [each.name for each in report.imports]
 
 

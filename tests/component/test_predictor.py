@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
-from paceline.core.errors import ModelLoadError, StepFailed, UnsafeModel
+from paceline.core.errors import ConfigError, ModelLoadError, StepFailed, UnsafeModel
+from paceline.optimize import data
 from paceline.optimize.measure import in_turn
 from paceline.optimize.predictor import Predictor, fixed_batch
 from paceline.optimize.rows import Rows
@@ -52,6 +53,23 @@ def test_rows_are_brought_into_the_types_of_the_model(tmp_path: Path):
         wide = predictor.predict(rows(dtype=np.float64), batch=8)["y"]
         assert wide.dtype == np.float32
         assert np.allclose(wide, predictor.predict(rows(), batch=8)["y"], atol=1e-6)
+
+
+def test_a_table_is_put_in_the_order_of_many_columns_that_become_one_matrix(tmp_path: Path):
+    pandas, sklearn = pytest.importorskip("pandas"), pytest.importorskip("sklearn.linear_model")
+    joblib = pytest.importorskip("joblib")
+    names = [f"column {number}" for number in range(80)]
+    frame = pandas.DataFrame(np.random.default_rng(0).standard_normal((60, 80)), columns=names)
+    fitted = sklearn.LinearRegression().fit(frame, frame @ np.arange(80.0))
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    frame[names[::-1]].to_csv(tmp_path / "rows.csv", index=False)
+    frame.rename(columns={"column 7": "seven"}).to_csv(tmp_path / "other.csv", index=False)
+    with Predictor(tmp_path / "model.joblib", DEFAULT, threads=1, allow_pickle=True) as predictor:
+        inputs = predictor.signature.inputs
+        given = data.read(tmp_path / "rows.csv", None, inputs)
+        assert np.allclose(predictor.predict(given, batch=8)["prediction"], fitted.predict(frame))
+    with pytest.raises(ConfigError, match="missing: 'column 7'; unknown: 'seven'"):
+        data.read(tmp_path / "other.csv", None, inputs)
 
 
 def test_a_model_of_one_row_runs_as_often_as_there_are_rows(tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from paceline.core.errors import ModelLoadError, UnsafeModel
 from paceline.inspection.dispatch import inspect
 from paceline.runtimes.base import load
-from support import keras_models, saved_models
+from support import keras_models, saved_model_files, saved_models
 from support.inspected import found
 
 pytest.importorskip("tensorflow.python", reason=keras_models.EXTRA)
@@ -25,6 +25,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved_models.make(tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_models.made_by(saved_model_files.__file__, tmp_path_factory.mktemp("files"))
 
 
 @pytest.mark.parametrize(("name", "said"), saved_models.REFUSED.items())
@@ -41,6 +46,23 @@ def test_inspecting_says_so_without_tensorflow(folder: Path, name: str, said: st
     assert said in found(report, "unsafe")
 
 
+@pytest.mark.parametrize(("name", "said"), saved_model_files.ELSEWHERE.items())
+def test_a_file_that_is_not_its_own_is_refused(files: Path, name: str, said: str) -> None:
+    with pytest.raises(UnsafeModel, match=said) as raised:
+        check(files / name)
+    assert raised.value.hint
+    report = inspect(files / name)
+    assert (report.safety, report.serve) == ("unsafe", None)
+    assert said in found(report, "unsafe")
+
+
+@pytest.mark.parametrize(("name", "answer"), saved_model_files.OWN.items())
+def test_its_own_files_are_read(files: Path, name: str, answer: int) -> None:
+    assert inspect(files / name).safety == "safe"
+    (sum_of_places,) = load(files / name).instances(1, 1)[0].run((np.array(b"green", object),))
+    assert int(sum_of_places) == answer
+
+
 @pytest.mark.parametrize("name", saved_models.FINE)
 def test_what_saves_and_restores_the_weights_is_no_reason(folder: Path, name: str) -> None:
     check(folder / name)
@@ -52,6 +74,11 @@ def test_weights_and_words_are_there(folder: Path) -> None:
     assert float(doubled) == 42
     (place,) = load(folder / "vocabulary").instances(1, 1)[0].run((np.array(b"green", object),))
     assert int(place) == 1
+
+
+def test_a_program_of_xla_computes(folder: Path) -> None:
+    (doubled,) = load(folder / "xla").instances(1, 1)[0].run((np.array(b"21", object),))
+    assert float(doubled) == 42
 
 
 def test_a_graph_that_is_not_only_for_serving_is_none(folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def make(
     options: RuntimeOptions | None = None,
     settings: dict[str, int] | None = None,
     versions: dict[str, str] | None = None,
+    example: str = "",
 ) -> Path:
     """A bundle that is as it was measured here a moment ago."""
     (folder / model).parent.mkdir(parents=True)
@@ -36,7 +37,12 @@ def make(
     bundle.write(
         folder,
         Bundle(
-            name="small", model=model, options=options or RuntimeOptions(), settings=settings or {}, provenance=told
+            name="small",
+            model=model,
+            options=options or RuntimeOptions(),
+            settings=settings or {},
+            example=example,
+            provenance=told,
         ),
     )
     return folder

@@ -44,15 +44,21 @@ REFUSED = {
     "gradient": "MergeV2Checkpoints writes files",
     "old_call": "MergeV2Checkpoints writes files",
     "second_graph": "ReadFile reads files",
+    "xla_saves": "SaveV2 writes files",
 }
 """By name: the operator that must not be where it is, and what it does."""
 
-FINE = ("weights", "vocabulary")
+FINE = ("weights", "vocabulary", "xla")
 
 
 def make(folder: Path) -> Path:
     """Make all of them; the folder holds NAME/saved_model.pb."""
-    command = [sys.executable, "-W", "ignore", __file__, str(folder)]
+    return made_by(__file__, folder)
+
+
+def made_by(program: str, folder: Path) -> Path:
+    """Run a program that makes models in a folder."""
+    command = [sys.executable, "-W", "ignore", program, str(folder)]
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -149,6 +155,12 @@ def _save_all(folder: Path) -> None:
     saved("vocabulary", lambda x: {"y": table.lookup(x)}, table=table)
     saved("method", lambda x: {"y": x}, backup=inner)
 
+    saved("xla", _xla_program("%y = stablehlo.add %x, %x : tensor<f32>"))
+    called = tf.function(lambda x: x + tf.cast(save("nowhere"), tf.float32), input_signature=[tf.TensorSpec([])])
+    config = "{called_index = 0, has_token_input_output = false}"
+    call = f"stablehlo.custom_call @tf.call_tf_function(%x) {{api_version = 2 : i32, tf.backend_config = {config}}}"
+    saved("xla_saves", _xla_program(f"%y = {call} : (tensor<f32>) -> tensor<f32>", called.get_concrete_function()))
+
     class Initialized(tf.saved_model.experimental.TrackableResource):
         def _create_resource(self) -> Any:
             return raw.VarHandleOp(dtype=tf.float32, shape=[])
@@ -159,6 +171,27 @@ def _save_all(folder: Path) -> None:
     held = Initialized()
     saved("initializer", lambda x: {"y": raw.VarIsInitializedOp(resource=held.resource_handle)}, held=held)
     _edit_all(folder)
+
+
+def _xla_program(body: str, *functions: Any) -> Callable[[Any], Any]:
+    """A function that calls a program of XLA's, as JAX's converter writes one; it takes and gives a number."""
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    for function in functions:
+        function.add_to_graph()
+    number = "tensor<f32>"
+    module = f"module {{ func.func public @main(%x: {number}) -> {number} {{ {body} return %y : {number} }} }}"
+    fixed: dict[str, Any] = {"version": 10, "Sout": [[]], "Tout": [tf.float32], "platforms": ["CPU"]}
+
+    def run(x: Any) -> Any:
+        given = [tf.strings.to_number(x)]
+        called = gen_xla_ops.xla_call_module(
+            args=given, module=module, dim_args_spec=[], function_list=functions, **fixed
+        )
+        return {"y": called[0]}
+
+    return run
 
 
 def _edit_all(folder: Path) -> None:

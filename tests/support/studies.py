@@ -21,6 +21,8 @@ _BASE_S = 4e-4
 class Silent:
     """Tells nobody how a study goes."""
 
+    def say(self, text: str) -> None: ...
+
     def begin(self, name: str, done: int, total: int) -> None: ...
 
     def doing(self, text: str) -> None: ...
@@ -135,9 +137,20 @@ def study(metric: str = "accuracy", **changed: Any) -> Study:
 def priced() -> Study:
     """With a price, a conversion and a warning."""
     equality = Equality(
-        rows=1797, largest_error=0.031, tolerance=1e-5, rows_apart=2, ties=2, notes=["2 rows lie on thresholds"]
-    )
+        rows=1797, largest_error=0.031, largest_relative=4e-6, tolerance=1e-5, rows_apart=2, labels_apart=2, ties=2,
+        notes=["2 rows lie on thresholds"],
+    )  # fmt: skip
     return study(price_per_hour=0.17, equality=equality, warnings=["1 label was never predicted"])
+
+
+def hurried() -> Study:
+    """In which there was no time for most candidates."""
+    found = candidates()
+    late = [
+        tried(name, name, "skipped", reasons=["it takes about 9 s, and 2 s of the budget are left"], foreseen_s=9.0)
+        for name in ("pruned-25", "int8-entropy", "int8-percentile")
+    ]
+    return study(candidates=[*found, *late], budget_s=60.0)
 
 
 def helpless() -> Study:

@@ -318,6 +318,8 @@ def test_a_pickle_is_refused_and_not_read(place: Place):
         (["--max-drop", "much"], 2, "expected a drop such as 0.5%"),
         (["--max-drop", "0.5"], 3, "write 0.5%, or 50%"),
         (["--candidates", "int4"], 3, "no candidate is called 'int4'"),
+        (["--only", "int4"], 3, "no candidate is called 'int4'"),
+        (["--out", "/proc/x"], 3, "--out: nothing can be written in /proc/x"),
         (["--budget", "1s"], 2, "5 s or more"),
         (["--batches", "1,x"], 2, "numbers of rows"),
         (["--require", "fast"], 2, "1.5x"),

@@ -25,38 +25,46 @@ WAIT_S = 20.0
 
 
 class Killer:
-    """Is told how a study goes, and kills the process of the first candidate that was accepted when the best run."""
+    """Is told how a study goes, and kills the process of the first finalist that is loaded when the best run."""
 
     def __init__(self) -> None:
+        self.accepted: list[Tried] = []
         self.victim: Tried | None = None
         self.killed = 0
         self._thread: threading.Thread | None = None
+
+    def say(self, text: str) -> None:
+        pass
 
     def begin(self, name: str, done: int, total: int) -> None:
         pass
 
     def doing(self, text: str) -> None:
-        if text.startswith("the best") and self.victim is not None:
-            self._thread = threading.Thread(target=self._kill, args=[str(self.victim.file)])
+        if text.startswith("the best"):
+            self._thread = threading.Thread(target=self._kill)
             self._thread.start()
 
     def done(self, tried: Tried) -> None:
-        if self.victim is None and tried.status == "accepted":
-            self.victim = tried
+        if tried.status == "accepted":
+            self.accepted.append(tried)
 
     def join(self) -> None:
         if self._thread is not None:
             self._thread.join()
 
-    def _kill(self, model: str) -> None:
+    def _kill(self) -> None:
         """Once it is loaded, and runs."""
         until = time.monotonic() + WAIT_S
-        while not (found := predictors_of(model)) and time.monotonic() < until:
+        while time.monotonic() < until:
+            for each in self.accepted:
+                found = predictors_of(str(each.file))
+                if found:
+                    self.victim = each
+                    time.sleep(2.0)
+                    os.kill(found[0], signal.SIGKILL)
+                    self.killed += 1
+                    return
             time.sleep(0.02)
-        time.sleep(2.0)
-        for pid in found:
-            os.kill(pid, signal.SIGKILL)
-            self.killed += 1
 
 
 def predictors_of(model: str) -> list[int]:

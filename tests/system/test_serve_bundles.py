@@ -81,6 +81,33 @@ def test_a_bundle_is_one_model_with_its_name_and_its_settings(tmp_path):
     assert "warnings" not in said
 
 
+def test_the_example_that_is_shown_is_the_bundle_s(tmp_path):
+    folder = make(tmp_path / "optimized", example=json.dumps([0.25, *[1.0] * 63]))
+    with run_server(folder, QUICK) as server:
+        served = Served("", Path(), server)
+        assert served.get("/example").json == [0.25, *[1.0] * 63]
+        assert "-d '[0.25,1,1," in panel(server)
+
+
+def test_the_example_of_a_service_in_a_bundle_is_its_item(tmp_path):
+    pandas, joblib = pytest.importorskip("pandas"), pytest.importorskip("joblib")
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame = pandas.DataFrame({"age": [30.0, 40.0, 50.0], "town": ["Gent", "Oslo", "Gent"]})
+    encoder = make_column_transformer((OneHotEncoder(), ["town"]), remainder="passthrough")
+    fitted = make_pipeline(encoder, LogisticRegression()).fit(frame, [0, 1, 0])
+    item = {"age": 41.5, "town": "Oslo"}
+    folder = make(
+        tmp_path / "optimized", lambda path: joblib.dump(fitted, path), "model-1/town.joblib", example=json.dumps(item)
+    )
+    with run_server(folder, [*QUICK, "--allow-pickle"]) as server:
+        assert Served("", Path(), server).get("/example").json == item
+        assert "warning" not in panel(server)
+
+
 def test_a_flag_wins_over_the_bundle(tmp_path):
     folder = make(tmp_path / "optimized", settings={"max_batch_size": 9})
     with run_server(folder, [*QUICK, "--json", "--name", "mine", "--max-batch-size", "4"]) as server:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from paceline.config.processor import processor
 from paceline.core.errors import ConfigError
 from paceline.optimize import pareto, run_off, space
 from paceline.optimize.candidate import Candidate, Change
@@ -98,6 +99,12 @@ def test_pairs_are_refined_once_they_were_tried():
     assert "pruned.int8.openvino" in names(space.combined(known, 1))
 
 
+def test_a_pair_is_tried_in_one_order():
+    pairs = [space.join(PRUNED, OPENVINO), space.join(INT8, OPENVINO), space.join(PRUNED, INT8)]
+    known = [tried(each, 1.5) for each in (PRUNED, INT8, OPENVINO, *filter(None, pairs))]
+    assert names(space.combined(known, 1)) == ["pruned.int8.openvino"]
+
+
 def test_combinations_are_bounded():
     ways = [Candidate(name=f"way{n}", title="", options=RuntimeOptions(inter_op_threads=n)) for n in range(2, 22)]
     assert len(space.combined([tried(INT8, 2.0), *(tried(each, 1.1) for each in ways)], 1)) == 6
@@ -119,7 +126,22 @@ def test_a_pair_is_wanted_when_all_its_parts_are_and_not_when_one_is_skipped():
 def test_a_name_that_fits_none_is_an_error_with_those_that_there_are():
     with pytest.raises(ConfigError, match="no candidate is called 'int4'") as caught:
         space.chosen([INT8, OPENVINO], ["int4"], [])
-    assert caught.value.hint == "for this model: int8, openvino"
+    assert caught.value.hint == "there are int8, openvino"
+
+
+@pytest.mark.parametrize("name", ["int8*", "pruned-25.int8-dynamic", "pruned*.int8*", "onnx", "fused", "*"])
+def test_a_name_that_some_model_has_passes_before_a_model_is_loaded(name: str):
+    space.check_names([name], processor())
+
+
+@pytest.mark.parametrize("name", ["int4", "int8-dynamc", "pruned-25.int4", "int4*"])
+def test_a_name_that_no_model_has_is_refused_before_a_model_is_loaded(name: str):
+    with pytest.raises(ConfigError, match="no candidate is called"):
+        space.check_names([name], processor())
+
+
+def test_there_is_nothing_wrong_with_skipping_what_this_model_has_not():
+    assert names(space.chosen([INT8, OPENVINO], [], ["pruned*"])) == ["int8", "openvino"]
 
 
 def test_cheap_candidates_are_tried_before_dear_ones():

@@ -31,6 +31,7 @@ def test_rows_apart_are_counted_once_and_their_ties() -> None:
     new = of(label=[0, 2, 2, 2], scores=[0.0, 1.5, 2.0, 3.0])
     found = compare(old, new, ties=np.array([True, True, False, False]), notes=["why"])
     assert (found.rows_apart, found.ties, found.largest_error, found.notes) == (2, 1, 0.5, ["why"])
+    assert (found.labels_apart, found.numbers_apart) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,9 @@ def test_rows_apart_are_counted_once_and_their_ties() -> None:
     [(1000.0, 1000.005, 0), (1000.0, 1000.02, 1), (1e-9, 9e-6, 0), (0.0, 2e-5, 1), (-1000.0, -1000.005, 0)],
 )
 def test_the_tolerance_is_absolute_below_one_and_relative_above(wanted: float, got: float, apart: int) -> None:
-    assert compare(of(y=[wanted]), of(y=[got]), 1e-5).rows_apart == apart
+    found = compare(of(y=[wanted]), of(y=[got]), 1e-5)
+    assert (found.rows_apart, found.numbers_apart, found.labels_apart) == (apart, apart, 0)
+    assert (found.largest_relative > 1e-5) == bool(apart)
 
 
 @pytest.mark.parametrize(

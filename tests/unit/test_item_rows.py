@@ -18,6 +18,24 @@ def test_several_inputs_make_an_object_and_a_single_one_is_the_item():
     assert [json.loads(each) for each in item_rows.items({"input": np.eye(2)})] == [[1.0, 0.0], [0.0, 1.0]]
 
 
+def test_the_example_is_the_first_row_without_a_hole_in_the_digits_of_its_type():
+    both = {
+        "age": np.array([np.nan, 0.1, 3.0], np.float32),
+        "town": np.array(["Gent", "Zürich", "Oslo"]),
+        "seen": np.array([[True], [False], [True]]),
+    }
+    assert item_rows.example(both) == '{"age":0.1,"town":"Zürich","seen":[false]}'
+    assert item_rows.example({"input": np.array([[1, 2], [3, 4]], np.uint8)}) == "[1,2]"
+    assert item_rows.example({"input": np.array([[0.5]], np.float16)}) == "[0.5]"
+    assert item_rows.example({"text": np.array(["a", "b"])}) == '"a"'
+
+
+def test_there_is_no_example_where_rows_have_holes_or_are_large():
+    assert item_rows.example({"input": np.full((3, 2), np.inf)}) == ""
+    assert item_rows.example({"input": np.full((1, 30_000), 10)}) == ""
+    assert item_rows.example({"text": np.array(["ö" * 40_000])}) == ""
+
+
 def test_objects_become_an_array_for_each_key():
     said = [b'{"label": "yes", "probabilities": {"no": 0.25, "yes": 0.75}}'] * 3
     found = item_rows.outputs(said)

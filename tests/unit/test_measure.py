@@ -81,6 +81,7 @@ def reason(new: Runs, old: Runs) -> str:
 
 def test_a_little_faster_is_not_worth_it():
     assert reason(even(0.97), even(1.0)) == "1.03 times as fast: at least 1.05 times is worth it"
+    assert reason(even(1.0), even(1.048)) == "1.04 times as fast: at least 1.05 times is worth it"
     assert reason(even(0.9), even(1.0)) == ""
 
 

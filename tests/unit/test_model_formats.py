@@ -18,6 +18,7 @@ HEADS = {
     "m.keras": ("keras", b"PK\x03\x04"),
     "m.pt2": ("pt2", b"PK\x03\x04"),
     "m.PT": ("torchscript", b"PK\x03\x04"),
+    "m.pth": ("torchscript", b"PK\x03\x04"),
     "m.ubj": ("xgboost", b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"),
     "m.json": ("xgboost", b'{"learner":{"attributes":{}}'),
     "m.txt": ("lightgbm", b"tree\nversion=v4\n"),

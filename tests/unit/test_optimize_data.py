@@ -19,6 +19,9 @@ X = (TensorSpec("X", DataType.FP32, (-1, 3)),)
 IMAGE = (TensorSpec("image", DataType.FP32, (-1, 2, 2)),)
 TWO = (TensorSpec("ids", DataType.INT64, (-1, -1)), TensorSpec("mask", DataType.INT64, (-1, -1)))
 COLUMNS = (TensorSpec("age", DataType.FP32, (-1, 1)), TensorSpec("city", DataType.BYTES, (-1, 1)))
+PERSON = ("age", "income", "tenure months")
+BY_COLUMN = tuple(TensorSpec(name, DataType.FP64, (-1,)) for name in PERSON)
+AS_MATRIX = (TensorSpec("input", DataType.FP64, (-1, 3), PERSON),)
 
 
 def written(folder: Path, name: str, content: object) -> Path:
@@ -110,6 +113,68 @@ def test_a_flat_table_takes_the_shape_of_the_model(tmp_path: Path):
     assert data.read(path, None, IMAGE).inputs["image"].tolist() == [[[1, 2], [3, 4]]]
 
 
+@pytest.mark.parametrize("inputs", [BY_COLUMN, AS_MATRIX])
+def test_columns_are_put_in_the_order_of_a_model_that_knows_their_names(tmp_path: Path, inputs: tuple):
+    path = written(tmp_path, "people.csv", "tenure months,id,age,income,y\n1,7,31,400,no\n2,8,44,500,yes\n")
+    found = data.read(path, "y", inputs).inputs
+    assert np.column_stack(list(found.values())).tolist() == [[31, 400, 1], [44, 500, 2]]
+
+
+@pytest.mark.parametrize("inputs", [BY_COLUMN, AS_MATRIX])
+@pytest.mark.parametrize(
+    ("name", "content", "said", "hint"),
+    [
+        (
+            "people.csv",
+            "tenure months,age,salary\n1,31,400\n",
+            "missing: 'income'; unknown: 'salary'",
+            "columns: age,income,tenure months",
+        ),
+        (
+            "people.csv",
+            "a,b,c\n1,31,400\n",
+            "missing: 'age', 'income', 'tenure months'; found: 'a', 'b', 'c'",
+            "columns",
+        ),
+        ("people.csv", "income,age\n400,31\n", "missing: 'tenure months'; found: 'income', 'age'", "columns"),
+        (
+            "people.jsonl",
+            '{"tenure months": 1, "age": 31, "salary": 400}\n',
+            "missing: 'income'; unknown: 'salary'",
+            'of each row: {"age": ..., "income": ..., "tenure months": ...}',
+        ),
+    ],
+)
+def test_columns_of_other_names_are_not_taken_by_their_place(
+    tmp_path: Path, inputs: tuple, name: str, content: str, said: str, hint: str
+):
+    with pytest.raises(ConfigError, match=said) as caught:
+        data.read(written(tmp_path, name, content), None, inputs)
+    assert str(caught.value.hint).startswith(hint)
+
+
+def test_what_has_no_names_of_columns_is_taken_by_its_place(tmp_path: Path):
+    matrix = data.read(written(tmp_path, "rows.npy", ROWS), None, AS_MATRIX).inputs["input"]
+    assert np.array_equal(matrix, ROWS)
+    named = {"arr_0": ROWS[:, 0], "arr_1": ROWS[:, 1], "arr_2": ROWS[:, 2]}
+    assert list(data.read(written(tmp_path, "rows.npz", named), None, BY_COLUMN).inputs) == list(PERSON)
+
+
+def test_arrays_of_which_some_have_the_model_s_names_are_not_taken_by_their_place(tmp_path: Path):
+    path = written(tmp_path, "rows.npz", {"ids": np.ones((2, 3)), "other": np.ones((2, 3))})
+    with pytest.raises(ConfigError, match="missing: 'mask'; unknown: 'other'"):
+        data.read(path, None, TWO)
+
+
+def test_the_hint_about_arrays_can_be_run(tmp_path: Path):
+    with pytest.raises(ConfigError, match="missing: 'age', 'income', 'tenure months'; found: 'pixels'") as caught:
+        data.read(written(tmp_path, "rows.npz", {"pixels": ROWS}), None, BY_COLUMN)
+    assert caught.value.hint is not None
+    ones = caught.value.hint.replace("...", "np.ones(2)")
+    exec(ones, {"np": np})
+    assert list(data.read(tmp_path / "rows.npz", None, BY_COLUMN).inputs) == list(PERSON)
+
+
 def test_a_model_that_says_nothing_of_its_inputs_gets_them_as_they_are_called(tmp_path: Path):
     found = data.read(written(tmp_path, "rows.npz", {"b": ROWS, "a": ROWS}), None, ())
     assert list(found.inputs) == ["b", "a"]
@@ -128,7 +193,7 @@ def test_precision_is_kept(tmp_path: Path):
     [
         ("rows.txt", "a", X, "expected a file .npz"),
         ("rows.npz", {"X": ROWS[:, :2]}, X, r"expected the shape \[rows, 3\], got \[4, 2\]"),
-        ("rows.npz", {"ids": ROWS}, TWO, r"the model takes 'ids', 'mask'; 'mask' is not among 'ids'"),
+        ("rows.npz", {"ids": ROWS}, TWO, r"missing: 'mask'; found: 'ids'"),
         (
             "rows.npz",
             {"ids": np.ones((2, 3)), "mask": np.ones((3, 3))},
@@ -149,7 +214,7 @@ def test_precision_is_kept(tmp_path: Path):
         ("rows.json", [{"a": 1}, {"b": 2}], X, "row 2: expected a, got b"),
         ("rows.jsonl", "[1,2,3]\nnot json\n", X, "row 2"),
         ("rows.npy", "not numpy", X, "rows.npy"),
-        ("rows.csv", "city,age\nParis,3\n", (COLUMNS[1], TensorSpec("zip", DataType.BYTES, (-1, 1))), "expected text"),
+        ("rows.csv", "city,zip\nParis,3\n", (COLUMNS[1], TensorSpec("zip", DataType.BYTES, (-1, 1))), "expected text"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, name: str, content: object, inputs: tuple, said: str):
@@ -163,11 +228,27 @@ def test_python_objects_are_never_unpickled(tmp_path: Path):
         data.read(tmp_path / "rows.npy", None, X)
 
 
+def test_the_hint_about_python_objects_is_right_for_pandas(tmp_path: Path):
+    pandas = pytest.importorskip("pandas")
+    rows, labels = written(tmp_path, "rows.npy", ROWS), tmp_path / "y.npy"
+    values = pandas.Series(["no", "yes", "no", "no"], dtype=object)
+    np.save(labels, values, allow_pickle=True)
+    with pytest.raises(ConfigError) as caught:
+        data.read(rows, str(labels), X)
+    assert caught.value.hint is not None
+    call = re.search(r"np\.asarray\(.*?\)", caught.value.hint)
+    assert call is not None
+    np.save(labels, eval(call[0], {"np": np, "values": values}))
+    found = data.read(rows, str(labels), X).labels
+    assert found is not None
+    assert found.tolist() == ["no", "yes", "no", "no"]
+
+
 @pytest.mark.parametrize(
     ("labels", "content", "said"),
     [
         ("missing.npy", None, "no such file, and no such column"),
-        ("y.npy", np.arange(3), r"different numbers of rows: X: 4, labels: 3"),
+        ("y.npy", np.arange(3), r"--labels .*y\.npy: expected 4 labels, for as many rows as .*rows\.npz has, got 3"),
         ("y.npy", np.array([0.0, np.nan, 1.0, 0.0]), "missing, or not finite, in 1 of 4 rows, first in row 2"),
         ("y.npy", np.zeros((4, 2, 2)), "expected one label for each row"),
         ("y.csv", "id,y\n1,0\n2,1\n3,1\n4,0\n", "expected one array, or one column, got 2"),

@@ -161,7 +161,7 @@ def test_classes_are_those_of_the_labels(outputs: Outputs, labels: np.ndarray, a
         ("accuracy", LABEL, VALUES, "labels that are classes"),
         ("roc_auc", LABEL, CLASSES, "no output holds scores"),
         ("rmse", PROBABILITIES, CLASSES, "no output has a number for each label"),
-        ("rmse", NUMBER, np.array(["a", "b", "a", "a"]), "labels that are numbers"),
+        ("rmse", NUMBER, np.array(["a", "b", "a", "a"]), "numbers, as the model predicts, got words: a, b"),
         ("accuracy", LABEL, None, "needs labels"),
         ("cosine", LABEL, None, "no output holds numbers"),
         ("cosine", {"y": np.ones(4)}, None, "no output is a vector"),
@@ -171,6 +171,15 @@ def test_classes_are_those_of_the_labels(outputs: Outputs, labels: np.ndarray, a
 def test_a_metric_that_does_not_fit_is_refused(name: str, outputs: Outputs, labels: np.ndarray | None, said: str):
     with pytest.raises(ConfigError, match=said):
         metrics.METRICS[name].compare(outputs, outputs, Rows({"X": np.zeros(4)}, labels))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "hint"), [(NUMBER, "choose another column of labels"), (LABEL, "--metric accuracy compares classes")]
+)
+def test_words_for_numbers_need_another_column_unless_the_model_says_classes(outputs: Outputs, hint: str):
+    with pytest.raises(ConfigError) as caught:
+        metrics.METRICS["rmse"].compare(outputs, outputs, Rows({"X": np.zeros(4)}, np.array(["a", "b", "a", "a"])))
+    assert caught.value.hint == hint
 
 
 def test_a_metric_by_name():

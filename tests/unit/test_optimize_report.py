@@ -8,10 +8,17 @@ import msgspec
 import pytest
 
 from paceline.optimize.reporting import figures, html, markdown, terminal, words
-from paceline.optimize.result import Study
+from paceline.optimize.result import Equality, Study
 from support import studies
 
-KINDS = [studies.study, studies.priced, studies.helpless, studies.alone, lambda: studies.study("log_loss")]
+KINDS = [
+    studies.study,
+    studies.priced,
+    studies.helpless,
+    studies.alone,
+    studies.hurried,
+    lambda: studies.study("log_loss"),
+]
 
 
 class Page(HTMLParser):
@@ -39,7 +46,7 @@ def shown(study: Study) -> str:
 def test_every_report_tells_every_candidate_and_why(made):
     study = made()
     for text in (Page(html.page(study)).words, shown(study), markdown.summary(study).replace("\\", "")):
-        for each in study.candidates:
+        for each in words.ordered(study):
             assert each.candidate.name in text
             for reason in each.reasons:
                 assert each.status == "baseline" or reason in text
@@ -60,7 +67,7 @@ def test_what_was_chosen_comes_first():
     judgement = next(each.judgement for each in study.candidates if each.candidate.name == "int8-dynamic")
     assert judgement
     assert judgement.reason in words.sentences(study)
-    names = [row[0] for row in words.rows(study)]
+    names = [row[0] for row in words.rows(study, words.tried(study))]
     assert names[:3] == ["original", "int8-dynamic \u2605", "openvino"]
     assert shown(study).rstrip().endswith("next: paceline serve digits-optimized")
 
@@ -71,9 +78,65 @@ def test_that_nothing_helped_is_said():
     assert "original \u2605" in shown(study)
 
 
+def test_what_was_skipped_is_told_once_and_what_there_was_no_time_for_in_one_line():
+    study = studies.hurried()
+    line = "3 skipped for lack of time: --budget 2m"
+    for text in (shown(study), markdown.summary(study).replace("\\", "")):
+        assert text.count("int8-mixed") == 1
+        assert text.count(line) == 1
+        assert "int8-entropy" not in text
+    page = Page(html.page(study)).words
+    assert page.count(line) == 1
+    assert page.count("int8-entropy") == 1
+
+
+def test_where_there_was_no_time_for_any_candidate_it_is_said_how_much_to_give():
+    late = [each for each in studies.hurried().candidates if each.foreseen_s]
+    first = studies.candidates()[0]
+    study = studies.study(candidates=[first, *late], chosen="original", budget_s=10.0, took_s=11.0)
+    assert words.headline(study) == "Nothing was tried: the budget went on the original: --budget 1m"
+    assert not any("lack of time" in each for each in words.sentences(study))
+
+
+def test_where_the_fastest_is_not_chosen_it_is_said_why():
+    study = studies.study()
+    near = studies.tried("pruned-25", "pruned", "accepted", speeds=studies.speeds(2.7), judgement=studies.judged(0.02))
+    with_both = msgspec.structs.replace(study, candidates=[*study.candidates, near])
+    told = "pruned-25 is faster by no more than 5 %: int8-dynamic is chosen, which is better"
+    assert told in words.sentences(with_both)
+    assert told not in words.sentences(study)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"labels_apart": 6, "rows_apart": 6}, "6 differ in a label (numbers by 4.1e-07 at most, "),
+        ({"labels_apart": 6, "numbers_apart": 1, "rows_apart": 6, "ties": 6},
+         "6 differ in a label and 1 differ in a number by more than 1e-05; 6 of these rows are ties, "),
+        ({"rows_apart": 0}, "all within 1e-05 (numbers by 4.1e-07 at most, those over 1 relative to their size)"),
+    ],
+)  # fmt: skip
+def test_the_comparison_says_what_differs(found: dict[str, int], told: str):
+    equality = Equality(rows=100, largest_error=0.039, largest_relative=4.1e-7, tolerance=1e-5, **found)
+    assert told in words.equality_text(equality)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "leave", "command"),
+    [
+        ("original", True, "paceline serve 'my model' --allow-pickle"),
+        ("original", False, "paceline serve 'my model'"),
+        ("int8-dynamic", True, "paceline serve 'my model'"),
+    ],
+)
+def test_what_to_type_next_works(chosen: str, leave: bool, command: str):
+    study = studies.study(chosen=chosen, source={"file": "m.pkl", "allow_pickle": leave})
+    assert words.next_step(study, Path("my model")) == command
+
+
 def test_the_table_has_what_was_measured():
     study = studies.priced()
-    table = dict(zip(words.columns(study), words.rows(study)[1], strict=True))
+    table = dict(zip(words.columns(study), words.rows(study, words.tried(study))[1], strict=True))
     assert table["status"] == "accepted"
     assert table["1 row"] == "153\u00a0\u00b5s"
     assert table["speed"] == "2.61\u00d7"

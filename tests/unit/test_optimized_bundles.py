@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -93,6 +94,25 @@ def test_the_options_reach_the_runtime(tmp_path):
     assert settings_of(folder)["precision"] == ("bf16", "bundle")
     flags = {"runtime": "onnxruntime", "precision": "f32"}
     assert read_model(folder, resolve(flags, {}, None), name="small").loaded.platform == "onnxruntime_onnx"
+
+
+def test_a_bundle_s_example_is_what_its_model_is_warmed_up_with(tmp_path):
+    folder = make(tmp_path / "b", example=json.dumps([0.5] * 64))
+    read = read_model(folder, resolve({}, {}, None), name="small")
+    assert read.given is not None
+    np.testing.assert_array_equal(read.given[0], np.full((1, 64), 0.5, np.float32))
+    (tmp_path / "mine.json").write_text(json.dumps([2.0] * 64))
+    mine = read_model(folder, resolve({"examples": tmp_path / "mine.json"}, {}, None), name="small").given
+    assert mine is not None
+    assert mine[0][0, 0] == 2.0
+
+
+@pytest.mark.parametrize("example", ["[1, 2]", "no JSON", '{"other": 1}', "[" * 60_000])
+def test_an_example_that_does_not_fit_is_said_and_not_used(tmp_path, example):
+    read = read_model(make(tmp_path / "b", example=example), resolve({}, {}, None), name="small")
+    assert read.given is None
+    assert read.warnings[0].startswith("bundle: its example: ")
+    assert "\n" not in read.warnings[0]
 
 
 # -- not as it was measured -----------------------------------------------------------------------------------
@@ -206,6 +226,8 @@ def test_links_within_the_folder_are_followed(tmp_path):
         ("settings", {"port": 1}, "settings.port: not a number that can be set for a model"),
         ("settings", {"allow_pickle": 1}, "settings.allow_pickle: not a number that can be set for a model"),
         ("settings", {"a\nb": 1}, "settings.a\\nb: not a number that can be set for a model"),
+        ("example", [1], "Expected `str`, got `array` - at `$.example`"),
+        ("example", "1" * (64 << 10) + "1", "example: larger than 64 KiB"),
         ("provenance", None, "Expected `object`, got `null` - at `$.provenance`"),
         ("schema", 2, "schema: expected 1, got 2: written by another version of paceline"),
     ],

@@ -80,5 +80,9 @@ def test_a_folder_is_for_one_study_at_a_time(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="not a directory"), alone(tmp_path / "file" / "study"):
+    with (
+        pytest.raises(ConfigError, match=f"--out: nothing can be written in {tmp_path / 'file'}: not a dir") as caught,
+        alone(tmp_path / "file" / "study"),
+    ):
         raise AssertionError("there is no such folder")
+    assert caught.value.hint == "choose another folder with --out"

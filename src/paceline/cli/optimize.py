@@ -78,7 +78,12 @@ def _budget(text: str) -> float:
 @click.option("--threads", type=click.IntRange(1, 1024), help="Of an instance.  [default: one and all cores are tried]")
 @click.option("--budget", type=Quantity("TIME", _budget), default=600.0, help="For all of it.  [default: 10m]")
 @click.option(
-    "--candidates", "only", type=Quantity("NAME,...", _names), default=(), help="Only these; int8* is several."
+    "--candidates",
+    "--only",
+    "only",
+    type=Quantity("NAME,...", _names),
+    default=(),
+    help="Only these; int8* is several.",
 )
 @click.option("--skip", type=Quantity("NAME,...", _names), default=(), help="Not these.")
 @click.option("--require", type=Quantity("RATIO", _ratio), help="End with code 1 unless it got so fast: 1.5x.")

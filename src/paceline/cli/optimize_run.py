@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Final
 
@@ -41,7 +42,7 @@ def optimize(wanted: Wanted, require: float | None, *, as_json: bool) -> int:
     """Study, write, tell; the exit code."""
     number = 0
     try:
-        with _interrupts(), _shown() as progress:
+        with _interrupts(), _shown(wanted.budget_s) as progress:
             study = studies.run(wanted, progress)
             _write(study, wanted)
     except _Interrupted as interrupted:
@@ -97,7 +98,7 @@ def _interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _shown() -> Iterator[Told]:
+def _shown(budget_s: float) -> Iterator[Told]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield _Lines()
         return
@@ -107,6 +108,7 @@ def _shown() -> Iterator[Told]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn(f"of {timedelta(seconds=round(budget_s))}"),
         TextColumn("[dim]{task.fields[doing]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -126,7 +128,8 @@ class _Lines:
         """Nothing."""
 
     def done(self, tried: Tried) -> None:
-        self.say(told(tried))
+        if tried.status != "skipped":  # of these the summary tells
+            self.say(told(tried))
 
 
 class _Bar:
@@ -147,7 +150,8 @@ class _Bar:
 
     def done(self, tried: Tried) -> None:
         self._bar.update(self._task, advance=1, doing="")
-        self.say(told(tried))
+        if tried.status != "skipped":
+            self.say(told(tried))
 
 
 def told(tried: Tried) -> str:
@@ -157,5 +161,5 @@ def told(tried: Tried) -> str:
         return f"{name}: {MILLISECONDS.plain(speed.median_s * 1e3)} for {words.rows_text(speed.batch)}"
     if tried.status == "accepted" and speed is not None:
         quality = "" if tried.judgement is None else f"; {tried.judgement.reason}"
-        return f"{name}: {speed.ratio:.2f} times as fast, {MILLISECONDS.plain(speed.median_s * 1e3)}{quality}"
+        return f"{name}: {speed.ratio:.2f} times as fast{quality}"
     return f"{name}: {tried.status}: {tried.reasons[0] if tried.reasons else ''}"

@@ -64,7 +64,8 @@ class TensorSpec:
 
     Attributes:
         shape: sizes with the batch dimension first when the signature is batched; -1 means any.
-        labels: names of the columns, where an output came from a map of named scores.
+        labels: names of the columns, where an output came from a map of named scores, or a model was fitted on a
+            table whose columns are one input.
     """
 
     name: str

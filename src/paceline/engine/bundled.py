@@ -27,6 +27,7 @@ class Unpacked(NamedTuple):
     Attributes:
         file: file or folder of the model.
         found: settings, for `ServeSettings.for_model`.
+        example: one of the rows it was judged on, as an item of JSON; b"": none.
         says: what it holds, for people.
         warnings: what is not as it was measured, for people.
     """
@@ -34,6 +35,7 @@ class Unpacked(NamedTuple):
     file: Path
     options: RuntimeOptions
     found: dict[str, Found]
+    example: bytes
     says: str
     warnings: tuple[str, ...]
 
@@ -53,7 +55,14 @@ def unpack(folder: Path) -> Unpacked:
     }
     if not differences.files and not differences.machine:
         found |= {name: Found(value, ORIGIN) for name, value in bundle.settings.items()}
-    return Unpacked(folder / bundle.model, bundle.options, found, _says(bundle), tuple(_warnings(bundle, differences)))
+    return Unpacked(
+        file=folder / bundle.model,
+        options=bundle.options,
+        found=found,
+        example=bundle.example.encode(),
+        says=_says(bundle),
+        warnings=tuple(_warnings(bundle, differences)),
+    )
 
 
 def _warnings(bundle: Bundle, differences: Differences) -> list[str]:

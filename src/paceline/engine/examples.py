@@ -77,7 +77,8 @@ def from_items(texts: Sequence[bytes], signature: Signature) -> Tensors:
         ConfigError: they do not fit the signature.
     """
     try:
-        return signature.bind(_from_items([json.loads(text) for text in texts], signature))
+        items = [json.loads(text) for text in texts]
+        return (column(list(texts)),) if signature.items else signature.bind(_from_items(items, signature))
     except Exception as error:
         raise ConfigError(f"example: {error}", hint="an item as /predict takes it") from error
 

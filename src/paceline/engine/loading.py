@@ -28,7 +28,7 @@ from paceline.core.errors import ConfigError
 from paceline.core.tensors import Tensors
 from paceline.engine.bundled import Unpacked, unpack
 from paceline.engine.engine import Engine, Entry
-from paceline.engine.examples import from_file
+from paceline.engine.examples import from_file, from_items
 from paceline.engine.fingerprint import fingerprint
 from paceline.engine.hosted import HostedModel, say_of
 from paceline.engine.items import ItemsModel
@@ -55,7 +55,7 @@ class Read:
     """A version read from its file, not yet warm.
 
     Attributes:
-        given: example inputs of the operator.
+        given: example inputs of the operator, or of the bundle.
         fingerprint: of the code, where predictions are kept that outlive this process.
         bundle: what the bundle holds that it comes from, for people; empty: it comes from none.
         warnings: about the bundle, for people.
@@ -80,7 +80,7 @@ def read(
 
     Args:
         name: of the model.
-        given: example inputs from elsewhere than the settings' file, which wins.
+        given: example inputs from elsewhere than the settings' file, which wins; they win over a bundle's.
         beside: settings from files beside the model; they win over a bundle's.
 
     Raises:
@@ -91,7 +91,8 @@ def read(
     bundle: Unpacked = unpack(file)
     settings = settings.for_model(name, {**bundle.found, **beside})
     what = _read(bundle.file, settings, given, name, bundle.options)
-    return replace(what, bundle=bundle.says, warnings=bundle.warnings)
+    what = replace(what, bundle=bundle.says, warnings=bundle.warnings)
+    return _with_example(what, bundle.example) if what.given is None and bundle.example else what
 
 
 def _read(
@@ -283,6 +284,14 @@ def _limits(settings: ServeSettings) -> Limits:
         run_s=(settings.run_timeout_ms or settings.timeout_ms) / 1000,
         memory_bytes=None if memory_mb is None else memory_mb << 20,
     )
+
+
+def _with_example(what: Read, item: bytes) -> Read:
+    """With a bundle's own example; where it does not fit, that is said, and one is made up."""
+    try:
+        return replace(what, given=from_items([item], what.loaded.signature))
+    except ConfigError as error:
+        return replace(what, warnings=(*what.warnings, f"bundle: its {error.message}"))
 
 
 def _examples(path: Path | None, loaded: LoadedModel | ServiceModel) -> Tensors | None:

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from paceline.core.errors import ModelFailed, ModelLoadError, PacelineError
-from paceline.core.tensors import Signature, Tensors, column
+from paceline.core.tensors import Signature, Tensors
 from paceline.engine import examples
 from paceline.engine.pool import Limits
 from paceline.engine.timing import typical_run_s
@@ -240,9 +240,9 @@ def _started(service: ServiceModel, count: int, threads: int) -> list[Worker]:
 def _own_examples(signature: Signature, worker: Worker) -> Tensors:
     """What the code's `example()` gave; synthetic rows for tensors that it says nothing of."""
     items = [bytes(item) for item in worker.readiness.examples]
-    if signature.items:
-        return (column(items),) if items else ()
-    return examples.from_items(items, signature) if items else next(examples.synthetic(signature, 3))
+    if items:
+        return examples.from_items(items, signature)
+    return () if signature.items else next(examples.synthetic(signature, 3))
 
 
 def _filled_in(signature: Signature, outputs: Tensors) -> Signature:

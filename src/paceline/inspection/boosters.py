@@ -92,10 +92,10 @@ def read_xgboost(path: Path, report: Report) -> None:
     report.about["nodes"] = sum(_number(tree.tree_param.num_nodes) for tree in booster.model.trees)
     told = learner.learner_model_param
     classes = _number(told.num_class)
-    report.about["classes"] = classes
+    classifies = is_classifier(learner.objective.name)
+    _about_classes(classes, report, classifies=classifies)
     _takes(_number(told.num_feature), learner.feature_names, report)
-    width = max(classes, _number(told.num_target))
-    _gives(classifies=is_classifier(learner.objective.name), width=width, report=report)
+    _gives(classifies=classifies, width=max(classes, _number(told.num_target)), report=report)
 
 
 def read_lightgbm(path: Path, report: Report) -> None:
@@ -123,9 +123,11 @@ def read_lightgbm(path: Path, report: Report) -> None:
     report.operators = {"gbdt": 1}
     report.about |= {"objective": head.get("objective", "none: it is the user's own")[:200], "trees": trees}
     classes = _number(head.get("num_class", "1"))
-    report.about |= {"leaves": leaves, "classes": classes}
+    classifies = head.get("objective", "").startswith(LIGHTGBM_CLASSIFIERS)
+    report.about["leaves"] = leaves
+    _about_classes(classes, report, classifies=classifies)
     _takes(_number(head["max_feature_idx"]) + 1, head.get("feature_names", "").split(), report)
-    _gives(classifies=head.get("objective", "").startswith(LIGHTGBM_CLASSIFIERS), width=classes, report=report)
+    _gives(classifies=classifies, width=classes, report=report)
 
 
 def read_catboost(path: Path, report: Report) -> None:
@@ -178,6 +180,12 @@ def _word_in(text: str, *keys: str) -> str:
         return word(decoded(text.encode()), *keys)
     except NotJson:
         return ""
+
+
+def _about_classes(told: int, report: Report, *, classifies: bool) -> None:
+    """Of two classes, which have one score, XGBoost says that there are 0, and LightGBM 1; both do so of numbers."""
+    if classifies:
+        report.about["classes"] = max(2, told)
 
 
 def _takes(count: int, names: list[str], report: Report) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from paceline.core.errors import ModelLoadError, RuntimeUnavailable
 from paceline.inspection.report import Report
 from paceline.runtimes.bundle import is_bundle
-from paceline.runtimes.formats import Format, identify
+from paceline.runtimes.formats import Format, identify, is_hdf5, is_model_folder
 from paceline.workers.service import Source
 
 _READERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -38,9 +38,9 @@ _CODE: Final[Mapping[str, tuple[str, str, str]]] = {
     ".r": ("r", "R code", "read_r"),
     ".toml": ("pipeline", "pipeline of Studio modules", "read_pipeline_file"),
 }
-_TORCH: Final = (".pth", ".ckpt", ".bin", ".pt")
-_HDF5: Final = b"\x89HDF\r\n\x1a\n"
+_TORCH: Final = (".ckpt", ".bin")
 _MOST_FILES: Final = 100_000
+_LEAVE: Final = " --allow-pickle"
 _DATA: Final = "--data rows.npz --labels labels.npy --metric accuracy"
 
 
@@ -74,25 +74,28 @@ def _code(source: Source) -> Report | None:
 
 
 def _folder(path: Path) -> Report | None:
-    if not path.is_dir() or (path / "saved_model.pb").is_file():
+    if not path.is_dir():
         return None
     from paceline.inspection import folders
 
-    if is_bundle(path):
+    if is_bundle(path):  # first, as when it is served: a bundle's folder may hold more
         report = Report(path=str(path), format="bundle", title="bundle of the optimizer")
         folders.read_bundle(path, report, inspect)
+    elif is_model_folder(path):
+        return None
     else:
         report = Report(path=str(path), format="repository", title="models and their versions")
         folders.read_repository(path, report, inspect)
-    report.serve = f"paceline serve {_quoted(str(path))}"
+    leave = _LEAVE if any((each.serve or "").endswith(_LEAVE) for each in report.contains) else ""
+    report.serve = f"paceline serve {_quoted(str(path))}{leave}"
     return report
 
 
 def _file(path: Path) -> Report:
     try:
         found = identify(path)
-    except RuntimeUnavailable:
-        return _not_served(path)
+    except RuntimeUnavailable as error:
+        return _not_served(path, error)
     report = Report(path=str(path), format=found.name, title=found.title)
     module, reader = _READERS[found.name]
     read: Callable[[Path, Report], None] = getattr(import_module(f"paceline.inspection.{module}"), reader)
@@ -102,19 +105,15 @@ def _file(path: Path) -> Report:
     return report
 
 
-def _not_served(path: Path) -> Report:
+def _not_served(path: Path, why: RuntimeUnavailable) -> Report:
     """A file that people take for a model: it is said what it is, and what to make of it.
 
     Raises:
         RuntimeUnavailable: it is none of those.
     """
-    with path.open("rb") as file:
-        head = file.read(len(_HDF5))
-    if head == _HDF5:
+    if is_hdf5(path):
         report = Report(path=str(path), format="hdf5", title="HDF5, as Keras 2 wrote models and weights")
-        report.find(
-            "note", "it is not served: Keras 3 has a safer form", "load it with Keras, and save it as NAME.keras"
-        )
+        report.find("unknown", why.message.removeprefix(f"{path}: "), why.hint)
         return report
     if path.suffix.lower() in _TORCH:
         from paceline.inspection import torch
@@ -122,8 +121,7 @@ def _not_served(path: Path) -> Report:
         report = Report(path=str(path), format="torch-save", title="PyTorch")
         torch.read(path, report)
         return report
-    identify(path)  # says what can be read
-    raise AssertionError("unreachable")
+    raise why
 
 
 def _commands(path: Path, found: Format, report: Report) -> None:
@@ -132,7 +130,7 @@ def _commands(path: Path, found: Format, report: Report) -> None:
     if _is_refused(path, found, report) or (report.safety == "unsafe" and not needs_leave):
         return
     report.extra = found.extra
-    leave = " --allow-pickle" if needs_leave else ""
+    leave = _LEAVE if needs_leave else ""
     report.serve = f"paceline serve {_quoted(str(path))}{leave}"
     if found.converts:
         report.optimize = f"paceline optimize {_quoted(str(path))} {_DATA}{leave}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from paceline.engine import layout
 from paceline.inspection.report import Report, listed
 from paceline.runtimes import bundle
 
-_MOST_MODELS: Final = 50
+_MOST_VERSIONS: Final = 100
 
 Inspect = Callable[[Path], Report]
 
@@ -56,16 +56,24 @@ def read_repository(path: Path, report: Report, inspect: Inspect) -> None:
     for name, model in models.items():
         if model.problem:
             report.find("odd", f"{name}: {model.problem}")
-    for name, model in list(served.items())[:_MOST_MODELS]:
-        _latest(name, model, report, inspect)
+    _versions(served, report, inspect)
 
 
-def _latest(name: str, model: layout.ModelFiles, report: Report, inspect: Inspect) -> None:
-    number, version = list(model.versions.items())[-1]
-    if version.file is None:
-        report.find("odd", f"{name}, version {number}: {version.problem}")
-        return
-    try:
-        report.contains.append(inspect(version.file))
-    except PacelineError as error:
-        report.find("odd", f"{name}, version {number}: {error.message}", error.hint)
+def _versions(models: Mapping[str, layout.ModelFiles], report: Report, inspect: Inspect) -> None:
+    """Look at every version: the latest of each model first, and of the others show what is not safe."""
+    found = [(name, list(model.versions.items())) for name, model in models.items()]
+    latest = [(name, versions[-1]) for name, versions in found]
+    older = [(name, version) for name, versions in found for version in reversed(versions[:-1])]
+    for at, (name, (number, version)) in enumerate([*latest, *older][:_MOST_VERSIONS]):
+        if version.file is None:
+            report.find("odd", f"{name}, version {number}: {version.problem}")
+            continue
+        try:
+            inner = inspect(version.file)
+        except PacelineError as error:
+            report.find("unknown", f"{name}, version {number}: {error.message}", error.hint)
+            continue
+        if at < len(latest) or inner.safety != "safe":
+            report.contains.append(inner)
+    if (rest := len(latest) + len(older) - _MOST_VERSIONS) > 0:
+        report.find("unknown", f"{rest} of its versions are not looked at", "inspect them one by one")

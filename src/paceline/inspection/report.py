@@ -25,7 +25,7 @@ class Finding(msgspec.Struct, kw_only=True):
 
     Attributes:
         level: `unsafe`: loading it, or running it, does harm or can be made to; `unknown`: it runs code that nobody
-            here can judge; `odd`: it may not work as meant; `note`: good to know.
+            here can judge, or was not read; `odd`: it may not work as meant; `note`: good to know.
         hint: what to do about it.
     """
 

@@ -15,8 +15,18 @@ from typing import Final
 from paceline.core.errors import ModelLoadError
 from paceline.inspection.report import Report, Tensor, counted, listed
 from paceline.runtimes import wire
-from paceline.runtimes.savedmodel_file import SIGNATURE, TAG, in_natural_order
-from paceline.runtimes.savedmodel_rules import INITIALIZES, REPLACES, Graph, Node, fills_tables, node_of, reaching_out
+from paceline.runtimes.savedmodel_file import SIGNATURE, TAG, TEXT, in_natural_order
+from paceline.runtimes.savedmodel_rules import (
+    ASSETS,
+    INITIALIZES,
+    INITIALIZES_TOO,
+    REPLACES,
+    Graph,
+    Node,
+    node_of,
+    reaching_out,
+)
+from paceline.runtimes.savedmodel_sources import WRITES_VARIABLES, wrong_sources
 
 _MOST_NODES: Final = 1_000_000
 _TYPES: Final[dict[int, tuple[str, int]]] = {
@@ -25,7 +35,8 @@ _TYPES: Final[dict[int, tuple[str, int]]] = {
     20: ("resource", 0), 21: ("variant", 0), 22: ("UINT32", 4), 23: ("UINT64", 8),
 }  # fmt: skip
 _SIGN: Final = "export it with model.export(), or signatures="
-_SAVED_FOR_LOADING: Final = "__saved_model_init_op"
+_KINDS: Final = frozenset({4, 5, 6, 7, 8, 9, 10, 12})  # fields of a saved object that say what it is: the last counts
+_ASSET: Final = 5
 
 
 def read(folder: Path, report: Report) -> None:
@@ -45,7 +56,7 @@ def read(folder: Path, report: Report) -> None:
         raise ModelLoadError(
             f"{path}: cannot be read: it is no SavedModel, or a part of one ({error})", hint="export it again"
         ) from error
-    report.operators = counted(node.operator for node in graph.all_nodes())
+    report.operators = counted(node.operator for _, node in graph.all_nodes())
     report.about["nodes"] = sum(report.operators.values())
     report.weight_bytes = sum(each.stat().st_size for each in folder.glob("variables/variables.data-*"))
     _judge(graph, folder, report)
@@ -75,32 +86,78 @@ def graph_of(saved: memoryview, path: Path) -> Graph:
     """
     counter = count()
     functions: dict[str, list[Node]] = {}
-    called = {_name(function) for function in wire.messages(saved, 7, 2)}
+    arguments: dict[str, list[str]] = {}
+    bound = _bound(wire.first(saved, 7))
+    called = set(bound)
     for function in wire.messages(saved, 2, 2, 1):
         name = _name(wire.first(function, 1))
-        functions[name] = [_node(each, path, counter)._replace(inputs=()) for each in wire.messages(function, 3)]
+        functions[name] = [_node(each, path, counter) for each in wire.messages(function, 3)]
+        arguments[name] = _arguments(wire.first(function, 1))
         if REPLACES in map(_name, wire.messages(function, 5)):
             called.add(name)
     for gradient in wire.messages(saved, 2, 2, 2):
         node = Node("", "SymbolicGradient", (), (_name(gradient, 2),))
         functions.setdefault(_name(gradient), []).append(node)
-    run = [_name(output) for output in wire.messages(saved, 5, 2, 2, 2)]
-    for collection in wire.messages(saved, 4):
-        if _name(collection) in INITIALIZES:
-            run += [wire.text(each) for each in wire.messages(collection, 2, 1, 1)]
+    run, initialized = _ends(saved)
+    savers = list(wire.messages(saved, 3))
     return Graph(
         nodes=[_node(each, path, counter) for each in wire.messages(saved, 2, 1)],
         functions=functions,
-        run={node_of(each) for each in run},
+        arguments=arguments,
+        run=run,
+        initialized=initialized,
+        restored={node_of(_name(saver, 3)) for saver in savers},
         called=called,
-        restored={node_of(_name(saver, 3)) for saver in wire.messages(saved, 3)},
+        bound=bound,
+        assets={node_of(_name(each, 1)) for asset in _assets(saved) for each in wire.messages(asset, 1)},
+        weights={node_of(_name(saver)) for saver in savers},
     )
+
+
+def _ends(saved: memoryview) -> tuple[set[str], set[str]]:
+    """The nodes that run for requests, and those that run when the model is loaded."""
+    run: set[str] = set()
+    initialized: set[str] = set()
+    for signature in wire.messages(saved, 5):
+        ends = initialized if _name(signature) == INITIALIZES_TOO else run
+        ends |= {node_of(_name(output)) for output in wire.messages(signature, 2, 2, 2)}
+    for collection in wire.messages(saved, 4):
+        if _name(collection) in INITIALIZES:
+            initialized |= {node_of(wire.text(each)) for each in wire.messages(collection, 2, 1, 1)}
+    return run, initialized
+
+
+def _assets(saved: memoryview) -> list[memoryview]:
+    """The model's own files, and the tensors that become their names, as the loader finds them."""
+    packed = (each for each in wire.messages(saved, 4) if _name(each) == ASSETS)
+    return list(wire.messages(saved, 6)) or [asset for each in packed for asset in wire.messages(each, 2, 5, 1, 2)]
+
+
+def _bound(objects: memoryview) -> dict[str, list[bool]]:
+    """The functions that Python calls, as `Graph.bound` has them."""
+    kinds = [[number for number, _ in wire.fields(each) if number in _KINDS] for each in wire.messages(objects, 1)]
+    found: dict[str, list[bool]] = {}
+    for function in wire.messages(objects, 2):
+        places = [
+            place
+            for number, value in wire.fields(wire.first(function, 2))
+            if number == 2
+            for place in wire.numbers(value)
+        ]
+        found[_name(function)] = [place < len(kinds) and kinds[place][-1:] == [_ASSET] for place in places]
+    return found
+
+
+def _arguments(signature: memoryview) -> list[str]:
+    arguments = list(wire.messages(signature, 2))
+    lists = any(_name(each, 5) or _name(each, 6) for each in arguments)
+    return [] if lists else [_name(each) for each in arguments]
 
 
 def _node(node: memoryview, path: Path, counter: Iterator[int]) -> Node:
     if next(counter) >= _MOST_NODES:
         raise ModelLoadError(f"{path}: cannot be read: more than {_MOST_NODES} nodes")
-    name, operator, inputs, calls = "", "", [], []
+    name, operator, inputs, calls, values = "", "", [], [], list[memoryview]()
     for number, value in wire.fields(node):
         if isinstance(value, int):
             continue
@@ -112,7 +169,9 @@ def _node(node: memoryview, path: Path, counter: Iterator[int]) -> Node:
             inputs.append(node_of(wire.text(value)))
         elif number == 5:
             calls += [_name(each) for each in (*wire.messages(value, 2, 10), *wire.messages(value, 2, 1, 9))]
-    return Node(name, operator, inputs, calls)
+            values += wire.messages(value, 2)
+    is_text = operator in WRITES_VARIABLES and any(wire.number(each, 6) == TEXT for each in values)
+    return Node(name, operator, inputs, calls, is_text)
 
 
 def _name(message: memoryview, field: int = 1) -> str:
@@ -122,7 +181,7 @@ def _name(message: memoryview, field: int = 1) -> str:
 def _signature(graph: memoryview, report: Report) -> None:
     """The inputs and outputs of the signature that is served."""
     signatures = {wire.text(wire.first(each, 1)): wire.first(each, 2) for each in wire.messages(graph, 5)}
-    names = [name for name in signatures if name != _SAVED_FOR_LOADING]
+    names = [name for name in signatures if name != INITIALIZES_TOO]
     if not names:
         report.find("odd", "it has no signature: it cannot be served", _SIGN)
         return
@@ -172,8 +231,8 @@ def _judge(graph: Graph, folder: Path, report: Report) -> None:
     found = [f"{name} {how}" for name, how in reaching_out(graph).items()]
     if found:
         report.find("unsafe", f"when it runs, {listed(found)}", "do not serve it unread")
-    if fills_tables(graph) and not any((folder / "assets").glob("*")):
-        report.find("unsafe", "it fills tables from files, and has none of its own")
+    for wrong in wrong_sources(graph):
+        report.find("unsafe", wrong, "do not serve it unread")
     if (folder / "assets.extra").is_dir():
         report.find("note", "assets.extra lies beside it; serving does not use it, but for requests to warm up with")
     if not (folder / "variables").is_dir() and report.operators.keys() & {"VarHandleOp", "RestoreV2"}:

@@ -23,7 +23,7 @@ _COLORS: Final = {"unsafe": "bold red", "unknown": "yellow", "odd": "yellow", "n
                   "known": "green", "safe": "bold green"}  # fmt: skip
 _SAFETY: Final = {
     "safe": "nothing in it runs code of its own",
-    "unknown": "it runs code that is not known to be harmless",
+    "unknown": "it runs code that is not known to be harmless, or was not read",
     "unsafe": "do not load it",
 }
 

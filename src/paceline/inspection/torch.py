@@ -92,7 +92,8 @@ def _saved(program: Program, report: Report) -> None:
     report.find(
         "note",
         "it holds weights, or a pickled module, and no program: it cannot be served",
-        "export the model with torch.export.save, or serve module:factory, a function that makes and loads it",
+        "export it with torch.export.save; or paceline optimize module:factory, a function that makes the module; or "
+        "let a service in Python load it",
     )
 
 
@@ -118,9 +119,12 @@ def _script(archive: Archive, code: list[str], program: Program, report: Report)
         report.find("unsafe", f"data.pkl names what no TorchScript does: {listed(map(str, outside))}")
     calls: list[str] = []
     for name in code:
-        text = archive.read(name, _MOST_CODE_BYTES)
-        calls += [call.decode() for call in _CALL.findall(text)]
-        if wrong := torch_rules.wrong_script(text, is_code=True):
+        calls += [call.decode() for call in _CALL.findall(archive.read(name, _MOST_CODE_BYTES))]
+    for name in archive.entries:
+        is_code = name.endswith(".py")
+        if not is_code and not name.endswith(".pkl"):
+            continue
+        if wrong := torch_rules.wrong_script(archive.read(name, _MOST_CODE_BYTES), is_code=is_code):
             report.find("unsafe", wrong)
     report.operators = counted(calls)
     _forward(archive, program.result, report)

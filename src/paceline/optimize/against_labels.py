@@ -173,7 +173,11 @@ def _numbers(old: Outputs, new: Outputs, rows: Rows) -> list[tuple[Floats, Float
     """What each says, beside what is true."""
     labels = answers.squeezed(labels_of(rows))
     if labels.dtype.kind not in "biuf":
-        raise ConfigError(f"expected labels that are numbers, got {answers.shown(labels)}", hint="--metric accuracy")
+        classifies = answers.find_classes(old) or answers.find_scores(old)
+        raise ConfigError(
+            f"expected labels that are numbers, as the model predicts, got words: {answers.shown(labels)}",
+            hint="--metric accuracy compares classes" if classifies else "choose another column of labels",
+        )
     name = next(iter(answers.find_numbers(old) or [each for each in old if old[each].dtype.kind in "iu"]), None)
     if name is None or answers.squeezed(old[name]).shape != labels.shape:
         raise ConfigError(

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
+from paceline.optimize import item_rows
 from paceline.optimize.result import Study, Tried
+from paceline.optimize.rows import Rows
 from paceline.runtimes import bundle, model_files
 from paceline.runtimes.bundle import Bundle, Provenance
 
@@ -24,12 +26,13 @@ _UNFINISHED: Final = ".part"
 _OURS: Final = re.compile(r"model-[0-9a-f]{12}")
 
 
-def write(out: Path, name: str, model: Path, chosen: Tried, study: Study) -> None:
+def write(out: Path, name: str, model: Path, chosen: Tried, study: Study, rows: Rows) -> None:
     """Write the bundle of what was chosen.
 
     Args:
         name: of the model, when it is served.
         model: its file, or folder.
+        rows: that candidates were judged on; one becomes the example.
 
     Raises:
         OSError: it cannot be written.
@@ -49,6 +52,7 @@ def write(out: Path, name: str, model: Path, chosen: Tried, study: Study) -> Non
             model=inside,
             options=chosen.candidate.options,
             settings={"threads": chosen.speeds[0].threads} if chosen.speeds else {},
+            example=item_rows.example(rows.inputs),
             provenance=Provenance(
                 source=study.source["file"],
                 source_sha256=study.source["sha256"],

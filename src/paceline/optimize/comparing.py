@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +42,17 @@ def compare(
     Raises:
         CannotChange: the two have other outputs, or of other shapes.
     """
-    apart, largest = _apart(reference, got, tolerance)
+    found = _differences(reference, got, tolerance)
+    apart = found.labels | found.numbers
     of_them = 0 if ties is None else int((apart & ties).sum())
     return Equality(
         rows=len(apart),
-        largest_error=largest,
+        largest_error=found.largest,
+        largest_relative=found.largest_relative,
         tolerance=tolerance,
         rows_apart=int(apart.sum()),
+        labels_apart=int(found.labels.sum()),
+        numbers_apart=int(found.numbers.sum()),
         ties=of_them,
         notes=list(notes),
     )
@@ -56,22 +60,32 @@ def compare(
 
 def rows_apart(reference: Mapping[str, Array], got: Mapping[str, Array], tolerance: float = TOLERANCE) -> Mask:
     """Which rows differ, of shape [rows]; arguments and errors as `compare` has them."""
-    return _apart(reference, got, tolerance)[0]
+    found = _differences(reference, got, tolerance)
+    return found.labels | found.numbers
 
 
-def _apart(reference: Mapping[str, Array], got: Mapping[str, Array], tolerance: float) -> tuple[Mask, float]:
-    """The rows that differ, and the largest error."""
+class _Differences(NamedTuple):
+    """Rows whose labels, and whose numbers, differ; the largest error, absolute and by the size of numbers over 1."""
+
+    labels: Mask
+    numbers: Mask
+    largest: float
+    largest_relative: float
+
+
+def _differences(reference: Mapping[str, Array], got: Mapping[str, Array], tolerance: float) -> _Differences:
     _require_alike(reference, got)
-    apart = np.zeros(next(iter(reference.values())).shape[0], bool)
-    largest = 0.0
+    labels, numbers = np.zeros((2, next(iter(reference.values())).shape[0]), bool)
+    largest = largest_relative = 0.0
     for name, wanted in reference.items():
         if wanted.dtype.kind == "f":
-            differs, error = _numbers_apart(wanted, got[name], tolerance)
-            largest = max(largest, error)
+            errors, relative = _errors(wanted, got[name])
+            numbers |= _any_in_row(relative > tolerance)
+            largest = max(largest, float(errors.max(initial=0.0)))
+            largest_relative = max(largest_relative, float(relative.max(initial=0.0)))
         else:
-            differs = _differ(wanted, got[name])
-        apart |= differs
-    return apart, largest
+            labels |= _differ(wanted, got[name])
+    return _Differences(labels, numbers, largest, largest_relative)
 
 
 def _require_alike(reference: Mapping[str, Array], got: Mapping[str, Array]) -> None:
@@ -86,15 +100,14 @@ def _require_alike(reference: Mapping[str, Array], got: Mapping[str, Array]) -> 
             )
 
 
-def _numbers_apart(wanted: Array, got: Array, tolerance: float) -> tuple[Mask, float]:
-    """Rows that differ by more than the tolerance, and the largest error; infinite where only one is finite."""
+def _errors(wanted: Array, got: Array) -> tuple[Array, Array]:
+    """Of each number: absolute, and by its size where that is over 1; infinite where only one is finite."""
     old, new = wanted.astype(np.float64), got.astype(np.float64)
     same = (old == new) | (np.isnan(old) & np.isnan(new))
     with np.errstate(invalid="ignore"):
         errors = np.where(same, 0.0, np.abs(old - new))
     errors = np.where(np.isnan(errors), np.inf, errors)
-    allowed = tolerance * np.maximum(1.0, np.where(np.isfinite(old), np.abs(old), 1.0))
-    return _any_in_row(errors > allowed), float(errors.max(initial=0.0))
+    return errors, errors / np.maximum(1.0, np.where(np.isfinite(old), np.abs(old), 1.0))
 
 
 def _differ(wanted: Array, got: Array) -> Mask:

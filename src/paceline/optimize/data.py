@@ -1,8 +1,10 @@
 """Which rows are in the user's files? Inputs by the model's names, and labels.
 
 Rules:
-- Arrays are taken by name, or in their order; the columns of a table also side by side, as the one matrix that a model
-  takes. What fits in no way is refused, with what is there and what is expected.
+- Arrays are taken by name, or in their order where their names are none of the model's. The columns of a table are also
+  put side by side, as the one matrix that a model takes. What fits in no way is refused, with what is there and what
+  is expected.
+- The columns of a table are never taken in their order by a model that knows what its own are called.
 - Values keep their precision: a file of doubles stays one, though the model takes floats. Its library, which the
   conversion is compared with, has them so too.
 - No row is used to calibrate and to judge.
@@ -10,10 +12,13 @@ Rules:
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from paceline.core.errors import ConfigError
@@ -25,6 +30,8 @@ from paceline.optimize.rows import Rows
 _CALIBRATION_SHARE: Final = 0.2
 _MOST_CALIBRATION: Final = 512
 _SHOWN: Final = 8
+_TABLES: Final = (".csv", ".parquet", ".pq")
+_ITEMS: Final = (".json", ".jsonl", ".ndjson")
 
 
 class Split(NamedTuple):
@@ -54,9 +61,9 @@ def read(data: Path, labels: str | None, inputs: Sequence[TensorSpec]) -> Rows:
         contents = contents.without(labels)
     elif labels is not None:
         true = _labels(labels, data, contents)
-    found = _matched(contents, inputs, data)
-    _check_counts(found, true, data)
-    return Rows(found, None if true is None else _checked_labels(true))
+    rows = Rows(_matched(contents, inputs, data))
+    _check_counts(rows.inputs, data)
+    return rows if true is None else Rows(rows.inputs, _checked_labels(true, f"--labels {labels}", rows.count, data))
 
 
 def split(rows: Rows, seed: int, calibration: int | None = None) -> Split:
@@ -124,18 +131,20 @@ def _labels(labels: str, data: Path, contents: Contents) -> Array:
     return arrays[column] if column else next(iter(arrays.values()))
 
 
-def _checked_labels(labels: Array) -> Array:
+def _checked_labels(labels: Array, where: str, rows: int, data: Path) -> Array:
     if labels.ndim > 1 and labels.shape[1:] == (1,) * (labels.ndim - 1):
         labels = labels.reshape(len(labels))
     if labels.ndim == 0 or labels.ndim > 2:
-        raise ConfigError(f"expected one label for each row, got an array of shape {list(labels.shape)}")
+        raise ConfigError(f"{where}: expected one label for each row, got an array of shape {list(labels.shape)}")
+    if len(labels) != rows:
+        raise ConfigError(f"{where}: expected {rows:,} labels, for as many rows as {data} has, got {len(labels):,}")
     if labels.dtype.kind not in "biufU":
-        raise ConfigError(f"expected labels that are numbers or text, got {labels.dtype}")
+        raise ConfigError(f"{where}: expected labels that are numbers or text, got {labels.dtype}")
     if labels.dtype.kind == "f":
         missing = np.flatnonzero(~np.isfinite(labels.reshape(len(labels), -1)).all(axis=1))
         if len(missing):
             raise ConfigError(
-                f"labels are missing, or not finite, in {len(missing):,} of {len(labels):,} rows, "
+                f"{where}: labels are missing, or not finite, in {len(missing):,} of {len(labels):,} rows, "
                 f"first in row {missing[0] + 1}"
             )
     return labels
@@ -152,21 +161,44 @@ def _matched(contents: Contents, inputs: Sequence[TensorSpec], data: Path) -> Ma
         return {spec.name: _fitted(arrays[spec.name], spec, data) for spec in inputs}
     if len(inputs) == 1 and contents.is_table:
         return {inputs[0].name: _fitted(_side_by_side(arrays, inputs[0], data), inputs[0], data)}
-    if len(inputs) == len(arrays):
+    if len(inputs) == len(arrays) and not contents.is_table and not any(spec.name in arrays for spec in inputs):
         # Their own names say nothing: `arr_0`, or none at all.
         return {spec.name: _fitted(each, spec, data) for spec, each in zip(inputs, arrays.values(), strict=True)}
-    missing = [spec.name for spec in inputs if spec.name not in arrays]
-    raise ConfigError(
-        f"{data}: the model takes {_listed(spec.name for spec in inputs)}; {_listed(missing)} is not among "
-        f"{_listed(arrays)}",
-        hint=f"np.savez({str(data.with_suffix('.npz'))!r}, {', '.join(f'{spec.name}=...' for spec in inputs[:3])})",
+    raise _unlike([spec.name for spec in inputs], arrays, data)
+
+
+def _unlike(names: Sequence[str], arrays: Mapping[str, Array], data: Path) -> ConfigError:
+    """The error about names that are not the model's."""
+    missing = [name for name in names if name not in arrays]
+    unknown = [name for name in arrays if name not in names]
+    kind, others = ("unknown", unknown) if 0 < len(unknown) < len(arrays) else ("found", list(arrays))
+    return ConfigError(
+        f"{data}: it does not have the model's inputs: missing: {_listed(missing)}; {kind}: {_listed(others)}",
+        hint=_names_in(data, names),
     )
+
+
+def _names_in(data: Path, names: Sequence[str]) -> str:
+    """How a file of this kind has names; in full, for it is there to be copied."""
+    ending = data.suffix.lower()
+    if ending in _TABLES:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(names)
+        return f"columns: {line.getvalue()}"
+    fields = ", ".join(f"{msgspec.json.encode(name).decode()}: ..." for name in names)
+    if ending in _ITEMS:
+        return f"of each row: {{{fields}}}"
+    return f"np.savez({str(data.with_suffix('.npz'))!r}, **{{{fields}}})"
 
 
 def _side_by_side(arrays: Mapping[str, Array], spec: TensorSpec, data: Path) -> Array:
     """The columns of a table as one matrix, or as whatever a row of the model is when it is laid flat."""
     if len(arrays) == 1:
         return next(iter(arrays.values()))
+    if spec.labels:
+        if not arrays.keys() >= set(spec.labels):
+            raise _unlike(spec.labels, arrays, data)
+        arrays = {name: arrays[name] for name in spec.labels}
     numbers = spec.datatype is not DataType.BYTES
     odd = [name for name, array in arrays.items() if array.ndim != 1 or (array.dtype.kind == "U") == numbers]
     if odd:
@@ -231,10 +263,8 @@ def _fits(got: Sequence[int], wanted: Sequence[int]) -> bool:
     return all(want in (-1, have) for have, want in zip(got, wanted, strict=True))
 
 
-def _check_counts(inputs: Mapping[str, Array], labels: Array | None, data: Path) -> None:
+def _check_counts(inputs: Mapping[str, Array], data: Path) -> None:
     counts = {name: len(array) for name, array in inputs.items()}
-    if labels is not None and labels.ndim:
-        counts["labels"] = len(labels)
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
         raise ConfigError(f"{data}: different numbers of rows: {shown}")

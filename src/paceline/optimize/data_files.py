@@ -77,7 +77,8 @@ def _numpy(path: Path) -> Contents:
             return Contents({name: _plain(loaded[name]) for name in loaded.files})
     except (OSError, ValueError, EOFError) as error:
         if "allow_pickle" in str(error):
-            hint = "text: array.astype(str); numbers: array.astype(float)"
+            # Not `.astype(str)`: a column of pandas stays one of objects.
+            hint = "store np.asarray(values, dtype=str), or dtype=float where they are numbers"
             raise ConfigError(f"{path}: an array of Python objects is not read", hint=hint) from None
         raise ConfigError(f"{path}: {error}") from None
 

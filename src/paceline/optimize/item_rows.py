@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,8 @@ import numpy as np
 
 from paceline.core.errors import ModelFailed, PacelineError
 from paceline.core.tensors import Array, column
+from paceline.runtimes.bundle import MOST_EXAMPLE_BYTES
+from paceline.server.json_tensors import dumps, to_json
 
 PREDICTION: Final = "prediction"
 
@@ -23,11 +25,18 @@ PREDICTION: Final = "prediction"
 def items(inputs: Mapping[str, Array]) -> Array:
     """The texts of the items, of shape [rows]."""
     columns = [array.tolist() for array in inputs.values()]
-    if len(columns) == 1:
-        values = columns[0]
-    else:
-        values = [dict(zip(inputs, row, strict=True)) for row in zip(*columns, strict=True)]
-    return column([msgspec.json.encode(value) for value in values])
+    return column([msgspec.json.encode(_item(inputs, row)) for row in zip(*columns, strict=True)])
+
+
+def example(inputs: Mapping[str, Array]) -> str:
+    """The first row that JSON can carry, as an item; "": there is none, or a bundle has no room for it."""
+    numbers = [array.reshape(len(array), -1) for array in inputs.values() if array.dtype.kind == "f"]
+    lacking = np.any([~np.isfinite(array).all(axis=1) for array in numbers], axis=0)
+    if np.all(lacking):
+        return ""
+    place = int(np.argmin(lacking))
+    text = dumps(_item(inputs, [to_json(array[place, ...]) for array in inputs.values()]))
+    return text.decode() if len(text) <= MOST_EXAMPLE_BYTES else ""
 
 
 def outputs(predictions: list[Any]) -> dict[str, Array]:
@@ -49,6 +58,10 @@ def texts(array: Array) -> Array:
     """Text of a fixed width, for objects that are `str` or `bytes`."""
     flat = [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in array.ravel()]
     return np.array(flat, np.str_).reshape(array.shape)
+
+
+def _item(names: Iterable[str], values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else dict(zip(names, values, strict=True))
 
 
 def _value(prediction: Any) -> Any:

@@ -3,7 +3,8 @@
 Rules:
 - Its signature says which rows it takes. A factory has none before torch has seen rows: it gets those
   as they are called.
-- One thread, and all cores, are tried; the faster of the two at the operating batch is the baseline.
+- One thread, and all cores, are tried; the faster of the two at the operating batch is the baseline. Where there is no
+  time to load it twice, one thread is all that is tried, of candidates as well.
 - Rows that would take too much of the budget are left out, of the judgement and of the comparison with what is
   converted. How many do not is found out once: a study that goes on has the rows that it began with.
 """
@@ -37,8 +38,11 @@ from paceline.runtimes.bundle import this_machine
 from paceline.runtimes.model_files import digest, size_bytes
 from paceline.runtimes.options import RuntimeOptions
 
-_ANSWERS_SHARE: Final = 0.1
+_ANSWERS_SHARE: Final = 0.25
 """Of the budget: what the original may take for rows to judge on, and for rows to compare what is converted with."""
+_ONNX_SHARE: Final = 0.1  # each of its candidates takes about as long; those of a library's model take far less
+_LOADING_SHARE: Final = 0.1
+"""Of the budget: where the original takes longer to load, it is not loaded again with another number of threads."""
 _LEAST_ROWS: Final = 32
 _LOOK_S: Final = 0.1
 _MOST_COMPARED: Final = 10_000  # a converter's mistake shows on fewer
@@ -128,8 +132,12 @@ class Opener:
         began = time.monotonic()
         native, notes = self._file()
         self._progress.doing("loading it")
+        loading = time.monotonic()
         predictor = self._load(native, self._threads[0])
         wanted = self._wanted
+        if time.monotonic() - loading > _LOADING_SHARE * wanted.budget_s and len(self._threads) > 1:
+            self._threads = self._threads[:1]
+            notes = [*notes, "with one thread alone: the budget is too short to load it twice"]
         rows = data.read(wanted.data, wanted.labels, _inputs(predictor))
         split = data.split(rows, wanted.seed, wanted.calibration_rows)
         affordable = self._affordable(predictor, native, split.evaluation)
@@ -174,10 +182,11 @@ class Opener:
     def _affordable(self, predictor: Predictor, native: Path, rows: Rows) -> int:
         """How many rows the original can be asked in its share of the budget, at the operating batch."""
         batch, budget_s = self._wanted.batch, self._budget.total_s
+        share = _ONNX_SHARE if self._source.is_onnx else _ANSWERS_SHARE
 
         def count() -> int:
             run_s = float(np.median(predictor.time(rows, batch=batch, seconds=_LOOK_S)))
-            return max(_LEAST_ROWS, int(_ANSWERS_SHARE * budget_s / run_s) * batch)
+            return max(_LEAST_ROWS, int(share * budget_s / run_s) * batch)
 
         question = {
             "model": digest(native),

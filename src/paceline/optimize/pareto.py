@@ -22,20 +22,33 @@ def front(tried: Sequence[Tried], batch: int) -> list[Tried]:
 
     Better is what the gate's difference says: the metric's, with its sign turned where smaller is better.
     """
-    able = [each for each in tried if each.status in _TAKING_PART and speed_at(each, batch) is not None]
     found: list[Tried] = []
-    for each in sorted(able, key=lambda one: (-_ratio(one, batch), -_quality(one))):
+    for each in sorted(_able(tried, batch), key=lambda one: (-_ratio(one, batch), -_quality(one))):
         if not found or _quality(each) > _quality(found[-1]):
             found.append(each)
     return found
 
 
+def fastest(tried: Sequence[Tried], batch: int) -> Tried:
+    """Of what may be served."""
+    return max(_able(tried, batch), key=lambda each: _ratio(each, batch))
+
+
 def best(tried: Sequence[Tried], batch: int) -> Tried:
     """What is served: the fastest; of those nearly as fast, one that answers as the original does, or the best."""
-    able = [each for each in tried if each.status in _TAKING_PART and speed_at(each, batch) is not None]
-    fastest = max(_ratio(each, batch) for each in able)
-    near = [each for each in able if _ratio(each, batch) * WORTH_IT >= fastest]
-    return max(near, key=lambda each: (_is_same(each), _quality(each), _ratio(each, batch)))
+    able = _able(tried, batch)
+    first = fastest(tried, batch)
+    near = [each for each in able if _ratio(each, batch) * WORTH_IT >= _ratio(first, batch)]
+    return max(near, key=lambda each: (answers_as_before(each), _quality(each), _ratio(each, batch)))
+
+
+def answers_as_before(tried: Tried) -> bool:
+    """True when the gate found no difference to the original."""
+    return tried.judgement is None or tried.judgement.method == _SAME
+
+
+def _able(tried: Sequence[Tried], batch: int) -> list[Tried]:
+    return [each for each in tried if each.status in _TAKING_PART and speed_at(each, batch) is not None]
 
 
 def _ratio(tried: Tried, batch: int) -> float:
@@ -45,7 +58,3 @@ def _ratio(tried: Tried, batch: int) -> float:
 
 def _quality(tried: Tried) -> float:
     return 0.0 if tried.judgement is None else tried.judgement.difference
-
-
-def _is_same(tried: Tried) -> bool:
-    return tried.judgement is None or tried.judgement.method == _SAME

@@ -56,6 +56,7 @@ class Tensor(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
+    labels: list[str] = []
 
 
 class Loaded(msgspec.Struct):
@@ -71,7 +72,10 @@ class Loaded(msgspec.Struct):
     def signature(self) -> Signature:
         """As the runtime has it."""
         specs = [
-            tuple(TensorSpec(each.name, DATATYPES[each.datatype], tuple(each.shape)) for each in tensors)
+            tuple(
+                TensorSpec(each.name, DATATYPES[each.datatype], tuple(each.shape), tuple(each.labels))
+                for each in tensors
+            )
             for tensors in (self.inputs, self.outputs)
         ]
         return Signature(specs[0], specs[1], batched=self.batched, items=self.items)
@@ -217,6 +221,6 @@ def fixed_batch(signature: Signature) -> int | None:
 def tensors_of(signature: Signature) -> dict[str, Any]:
     """The signature as the two processes tell it."""
     return {
-        side: [Tensor(spec.name, spec.datatype.label, list(spec.shape)) for spec in specs]
+        side: [Tensor(spec.name, spec.datatype.label, list(spec.shape), list(spec.labels)) for spec in specs]
         for side, specs in (("inputs", signature.inputs), ("outputs", signature.outputs))
     }

@@ -87,6 +87,12 @@ def count_once(path: Path, question: dict[str, Any], count: Callable[[], int]) -
     return kept.count
 
 
+def not_written(out: Path, error: OSError) -> ConfigError:
+    """What to say of a folder for what is found that cannot be made, or is full."""
+    why = (error.strerror or str(error)).lower()
+    return ConfigError(f"--out: nothing can be written in {out}: {why}", hint="choose another folder with --out")
+
+
 def _is_undecided(tried: Tried) -> bool:
     """True when the machine was too busy to tell whether it is faster."""
     return any(each.ratio >= WORTH_IT and each.ratio_low <= 1.0 for each in tried.speeds[:1])
@@ -103,7 +109,7 @@ def alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise ConfigError(f"{folder}: {(error.strerror or 'cannot be written').lower()}") from error
+        raise not_written(folder.parent, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -55,7 +55,8 @@ class Speed(msgspec.Struct, kw_only=True):
 
     Attributes:
         batch: rows in a run.
-        median_s, p99_s: of a run, inside the process that serves.
+        median_s, p99_s: of a run, inside the process that serves. A study tells them at the pace that the machine had
+            over all runs of the baseline: the median is the baseline's by the ratio, and the tail keeps its proportion.
         ratio: the baseline's median by this one's: 2.0 is twice as fast.
         ratio_low, ratio_high: its 95 % interval.
         rows_per_s: batch / median_s.
@@ -80,6 +81,7 @@ class Tried(msgspec.Struct, kw_only=True):
         speeds: one for each batch size that was measured.
         size_bytes: of its files.
         took_s: to build, judge and measure it.
+        foreseen_s: what it would have taken, where it was skipped because the budget was too short; else None.
         file: of the model, relative to the folder of the bundle, or its name where it lies elsewhere; None: it was not
             made.
     """
@@ -91,6 +93,7 @@ class Tried(msgspec.Struct, kw_only=True):
     speeds: list[Speed] = []
     size_bytes: int | None = None
     took_s: float = 0.0
+    foreseen_s: float | None = None
     file: str | None = None
     on_front: bool = False
 
@@ -100,8 +103,10 @@ class Equality(msgspec.Struct, kw_only=True):
 
     Attributes:
         largest_error: absolute, over all floating-point numbers of all outputs.
+        largest_relative: the same, with numbers over 1 relative to their size: what `tolerance` is of.
         rows_apart: whose answers differ by more than the tolerance; `ties` of them because a feature lies on a tree's
             threshold, to within the rounding of single precision.
+        labels_apart, numbers_apart: rows in which a label, or a number, does; a row may count for both.
         notes: explanations for people.
     """
 
@@ -109,6 +114,9 @@ class Equality(msgspec.Struct, kw_only=True):
     largest_error: float
     tolerance: float
     rows_apart: int
+    largest_relative: float = 0.0
+    labels_apart: int = 0
+    numbers_apart: int = 0
     ties: int = 0
     notes: list[str] = []
 
@@ -121,6 +129,7 @@ class Study(msgspec.Struct, kw_only=True, tag_field="document", tag="study"):
         data: rows, inputs, digest, and whether there were labels.
         machine: processor, cores, memory; `versions`: of what took part.
         batch: rows at the operating point: speed decides there.
+        budget_s: for all of it; `took_s`: what it took.
         chosen: name of the candidate that the bundle holds.
         price_per_hour: of such a machine, as the user gave it; None: unknown.
         warnings: for the terminal and the top of the report.
@@ -141,6 +150,7 @@ class Study(msgspec.Struct, kw_only=True, tag_field="document", tag="study"):
     chosen: str
     price_per_hour: float | None = None
     warnings: list[str] = []
+    budget_s: float = 0.0
     took_s: float = 0.0
 
 

@@ -74,6 +74,11 @@ class Source:
         return _FACTORIES if self.format is None else _CONVERTERS.get(self.format.name, "")
 
     @property
+    def needs_leave(self) -> bool:
+        """True when it may be that it is loaded with --allow-pickle alone."""
+        return self.format is not None and (self.format.is_pickle or self.format.name == "skops")
+
+    @property
     def is_onnx(self) -> bool:
         """True when nothing has to be converted."""
         return self.format is not None and self.format.name == "onnx"

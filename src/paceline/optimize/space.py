@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise, product
 from typing import Final
@@ -66,6 +66,19 @@ def singles(facts: Facts, processor: Processor) -> list[Candidate]:
     return sorted(found, key=cost)
 
 
+def check_names(names: Sequence[str], processor: Processor) -> None:
+    """Before a model is loaded: could any model have candidates of these names, or that fit these patterns?
+
+    Raises:
+        ConfigError: none could, on this machine.
+    """
+    plain = dict.fromkeys(("Conv", "Gemm", "LSTM", "MatMul"), 2)
+    attends = {**plain, "MatMul": 6, "Softmax": 1}
+    able = [Facts(operators=operators, weight_bytes=0, branches=2) for operators in (plain, attends)]
+    known = [converted(title=""), opened(), *(each for facts in able for each in singles(facts, processor))]
+    _require_known([part for name in names for part in name.split(".")], dict.fromkeys(each.name for each in known))
+
+
 def cost(candidate: Candidate) -> int:
     """A rough measure of the time that it takes to make."""
     calls = [change.call for change in candidate.changes]
@@ -107,6 +120,8 @@ def join(first: Candidate, second: Candidate) -> Candidate | None:
     """The changes of both, run as either says; None where the two do not add up, or only the other way round."""
     changes = (*first.changes, *second.changes)
     in_order = all(_kind(one) < _kind(next_) for one, next_ in pairwise(changes))
+    # A runtime comes last: its model is changed no further, so that each pair has one name.
+    in_order = in_order and not (second.changes and first.options != _DEFAULT)
     ways = [each.options for each in (first, second) if each.options != _DEFAULT]
     adds = bool(second.changes) or second.options != _DEFAULT
     if not first.changes or not adds or not in_order or len(ways) > 1:
@@ -126,13 +141,10 @@ def chosen(candidates: Sequence[Candidate], only: Sequence[str], skip: Sequence[
     """Those that the user wants: by name, or by a pattern such as `int8*`; `a.b` joins two.
 
     Raises:
-        ConfigError: a name fits none.
+        ConfigError: a name in `only` fits none. One in `skip` that does not, has nothing to skip.
     """
     known = {each.name: each for each in candidates}
-    for name in (*only, *skip):
-        fits = name == "*" or any(fnmatchcase(each, name) for each in known)
-        if not fits and _joined(name, known) is None:
-            raise ConfigError(f"no candidate is called {name!r}", hint=f"for this model: {', '.join(known) or 'none'}")
+    _require_known([name for name in only if _joined(name, known) is None], known)
     kept = [each for each in candidates if wanted(each.name, only, skip)]
     joined = [_joined(name, known) for name in only if name not in known]
     return [*kept, *(each for each in joined if each is not None)]
@@ -144,6 +156,12 @@ def wanted(name: str, only: Sequence[str], skip: Sequence[str]) -> bool:
     if any(_fits(each, skip) for each in (name, *parts)):
         return False
     return not only or _fits(name, only) or all(_fits(each, only) for each in parts)
+
+
+def _require_known(names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        if name != "*" and not any(fnmatchcase(each, name) for each in known):
+            raise ConfigError(f"no candidate is called {name!r}", hint=f"there are {', '.join(known) or 'none'}")
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:

@@ -3,7 +3,8 @@
 Rules:
 - The original is loaded, asked and timed first: without it there is nothing to compare with, and no study.
 - Single candidates come first, the cheap ones before the dear; then combinations of those that passed the gate.
-- Nothing starts that is not expected to end within the budget. What was not tried is said.
+- Nothing starts that is not expected to end within the budget, but for the original and its conversion, without which
+  there is nothing to try. What was not tried is said.
 - Each result is written down at once; with the same command a study goes on where it was.
 - Nothing is written outside of the output folder; an older bundle there is served until the new one is whole.
 - That nothing helped is a good answer: the bundle then holds the original.
@@ -23,12 +24,12 @@ import msgspec
 from paceline import __version__
 from paceline.config.machine import usable_memory_bytes
 from paceline.config.processor import processor
-from paceline.core.errors import ConfigError, PacelineError
+from paceline.core.errors import PacelineError
 from paceline.optimize import bundling, pareto, run_off, space, steps
 from paceline.optimize.candidate import Candidate
 from paceline.optimize.opening import Opener, Opening
-from paceline.optimize.records import Records, alone
-from paceline.optimize.result import SCHEMA, Equality, Study, Tried
+from paceline.optimize.records import Records, alone, not_written
+from paceline.optimize.result import SCHEMA, Equality, Speed, Study, Tried
 from paceline.optimize.source import Onnx, Source, Steps, open_source, to_onnx
 from paceline.optimize.trial import Bench, built, said, trial
 from paceline.optimize.wanted import Budget, Progress, Wanted
@@ -47,12 +48,13 @@ def run(wanted: Wanted, progress: Progress) -> Study:
         ConfigError: what was asked does not fit together, or the rows do not fit the model.
         ModelLoadError, RuntimeUnavailable, UnsafeModel, StepFailed: the original cannot be loaded, or asked.
     """
+    space.check_names((*wanted.only, *wanted.skip), processor())
     source = open_source(wanted.model, allow_pickle=wanted.allow_pickle)
     try:
         with alone(wanted.folder), ExitStack() as stack:
             return _Study(wanted, source, progress, stack).run()
     except OSError as error:  # a full disk, say
-        raise ConfigError(f"{wanted.out}: {(error.strerror or str(error)).lower()}") from error
+        raise not_written(wanted.out, error) from error
 
 
 class _Study:
@@ -81,6 +83,7 @@ class _Study:
             steps=self._steps,
             progress=self._progress,
         )
+        self._budget.is_opening = False
         if bench.onnx is not None:
             self._try_all(bench, bench.onnx)
         run_off.run_off(self._tried, bench)
@@ -114,7 +117,11 @@ class _Study:
     def _try_all(self, bench: Bench, onnx: Onnx) -> None:
         wanted = self._wanted
         records = Records(wanted.folder / "records", self._question(bench.opening, onnx))
-        self._try_each(self._candidates(bench.opening, onnx), bench, records)
+        first = self._candidates(bench.opening, onnx)
+        known = sum(records.find(each) is not None for each in first)
+        if known:
+            self._progress.say(f"going on: {known} of {len(first)} were done before")
+        self._try_each(first, bench, records)
         for _ in range(_ROUNDS):
             more = space.combined(self._tried, wanted.batch)
             more = [each for each in more if space.wanted(each.name, wanted.only, wanted.skip)]
@@ -127,10 +134,8 @@ class _Study:
             self._progress.begin(candidate.name, len(self._tried), len(self._tried) + 1 + len(waiting))
             tried = records.find(candidate)
             if tried is None:
-                reason = self._reason_to_skip(candidate, bench)
-                if reason:
-                    tried = Tried(candidate=candidate, status="skipped", reasons=[reason])
-                else:
+                tried = self._skipped(candidate, bench)
+                if tried is None:
                     tried = trial(candidate, bench)
                     cost = space.cost(candidate)
                     self._took_by_cost[cost] = max(tried.took_s, self._took_by_cost.get(cost, 0.0))
@@ -141,20 +146,26 @@ class _Study:
         self._tried.append(tried)
         self._progress.done(tried)
 
-    def _reason_to_skip(self, candidate: Candidate, bench: Bench) -> str:
-        """Why it is not tried; "" when it is."""
-        if candidate.after is not None:
-            before = next((each for each in self._tried if each.candidate.name == candidate.after), None)
-            if before is not None and (before.judgement is None or not before.judgement.accepted):
-                what = "was not tried" if before.status == "skipped" else "did not pass the gate"
-                return f"{candidate.after}, which it goes further than, {what}"
-        if space.calibrates(candidate) and bench.opening.uncalibrated:
-            return bench.opening.uncalibrated
+    def _skipped(self, candidate: Candidate, bench: Bench) -> Tried | None:
+        """With the reason why it is not tried; None when it is."""
+        reason = self._reason_to_skip(candidate, bench)
+        if reason:
+            return Tried(candidate=candidate, status="skipped", reasons=[reason])
         foreseen_s = self._foreseen_s(candidate, bench)
-        left_s = max(0.0, self._budget.left_s - run_off.foreseen_s(bench))
-        if foreseen_s > left_s:
-            return f"it takes about {foreseen_s:.0f} s, and {left_s:.0f} s of the budget are left"
-        return ""
+        is_run_off = any(each.status == "accepted" for each in self._tried)
+        left_s = max(0.0, self._budget.left_s - (run_off.foreseen_s(bench) if is_run_off else 0.0))
+        if foreseen_s <= left_s:
+            return None
+        reason = f"it takes about {foreseen_s:.0f} s, and {left_s:.0f} s of the budget are left"
+        return Tried(candidate=candidate, status="skipped", reasons=[reason], foreseen_s=foreseen_s)
+
+    def _reason_to_skip(self, candidate: Candidate, bench: Bench) -> str:
+        """Why it is not tried, however much time there is; "" when it may be."""
+        before = next((each for each in self._tried if each.candidate.name == candidate.after), None)
+        if before and before.foreseen_s is None and not (before.judgement and before.judgement.accepted):
+            what = "was not tried" if before.status == "skipped" else "did not pass the gate"
+            return f"{candidate.after}, which it goes further than, {what}"
+        return bench.opening.uncalibrated if space.calibrates(candidate) else ""
 
     def _foreseen_s(self, candidate: Candidate, bench: Bench) -> float:
         """Seconds that it will take: as one that was as dear did, or by the size of the model."""
@@ -171,6 +182,8 @@ class _Study:
     def _finish(self, bench: Bench) -> Study:
         wanted, opening = self._wanted, bench.opening
         opening.tried.speeds = opening.baseline.speeds()
+        for each in self._tried:
+            each.speeds = [_at_its_pace(speed, opening.tried) for speed in each.speeds]
         chosen = pareto.best(self._tried, wanted.batch)
         for each in pareto.front(self._tried, wanted.batch):
             each.on_front = True
@@ -180,7 +193,7 @@ class _Study:
         if bench.onnx is not None:
             self._tell(bench.onnx.notes, opening)
         study = self._document(opening, None if bench.onnx is None else bench.onnx.equality, chosen)
-        bundling.write(wanted.out, self._source.name, model, chosen, study)
+        bundling.write(wanted.out, self._source.name, model, chosen, study, opening.evaluation)
         return study
 
     def _tell(self, notes: Sequence[str], opening: Opening) -> None:
@@ -198,6 +211,7 @@ class _Study:
             source={
                 "file": Path(wanted.model).name,
                 "format": self._source.title,
+                "allow_pickle": wanted.allow_pickle and self._source.needs_leave,
                 "size_bytes": model_files.size_bytes(native),
                 "sha256": model_files.digest(native),
             },
@@ -219,6 +233,7 @@ class _Study:
             chosen=chosen.candidate.name,
             price_per_hour=wanted.price_per_hour,
             warnings=opening.warnings,
+            budget_s=wanted.budget_s,
             took_s=self._budget.spent_s,
         )
 
@@ -243,6 +258,17 @@ class _Study:
             "versions": steps.versions(*self._source.modules),
             "schema": SCHEMA,
         }
+
+
+def _at_its_pace(speed: Speed, baseline: Tried) -> Speed:
+    """With times as they would have been while the baseline ran at its median over all of its runs.
+
+    A ratio is of runs in turn, and a candidate's own times are of one moment: beside the baseline's they would
+    contradict it.
+    """
+    median_s = next(each.median_s for each in baseline.speeds if each.batch == speed.batch) / speed.ratio
+    p99_s = speed.p99_s * median_s / speed.median_s
+    return msgspec.structs.replace(speed, median_s=median_s, p99_s=p99_s, rows_per_s=speed.batch / median_s)
 
 
 def write_json(study: Study, path: Path) -> None:

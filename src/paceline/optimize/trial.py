@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -81,6 +82,7 @@ def trial(candidate: Candidate, bench: Bench) -> Tried:
         elif bench.budget.left_s <= 0:
             tried.status = "skipped"
             tried.reasons = ["the budget ran out while it was tried"]
+            tried.foreseen_s = time.monotonic() - began
     tried.took_s = time.monotonic() - began
     return tried
 
@@ -146,7 +148,8 @@ def _decide(tried: Tried, baseline: Runs, runs: Runs) -> None:
 def too_slow(speed: Speed, baseline: Runs, runs: Runs) -> str:
     """Why it is not worth it; "" when it is."""
     if speed.ratio < WORTH_IT:
-        return f"{speed.ratio:.2f} times as fast: at least {WORTH_IT:.2f} times is worth it"
+        ratio = math.floor(speed.ratio * 100.0) / 100.0  # rounded up, 1.048 would be enough
+        return f"{ratio:.2f} times as fast: at least {WORTH_IT:.2f} times is worth it"
     if speed.ratio_low <= 1.0:
         return f"{speed.ratio:.2f} times as fast, which may be noise: it may be {speed.ratio_low:.2f} times"
     if runs.has_longer_tail(baseline):

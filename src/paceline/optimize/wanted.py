@@ -18,6 +18,7 @@ _TIMED_S: Final = (0.5, 4.0)
 _TIMED_SHARE: Final = 1 / 60
 _OTHER_BATCH: Final = 1 / 4
 _LEAST_TIMEOUT_S: Final = 1.0
+_LEAST_TO_BEGIN_S: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,9 @@ class Wanted:
 class Progress(Protocol):
     """Who is told how a study goes."""
 
+    def say(self, text: str) -> None:
+        """Something that is to be known of the study."""
+
     def begin(self, name: str, done: int, total: int) -> None:
         """A candidate is tried; `done` of `total` have been."""
 
@@ -85,9 +89,11 @@ class Budget:
 
     Attributes:
         total_s: all of them.
+        is_opening: what is needed to begin with is still under way: it gets a minute, however short the budget is.
     """
 
     total_s: float
+    is_opening: bool = True
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -103,7 +109,7 @@ class Budget:
     @property
     def timeout_s(self) -> float:
         """For a process that is started now: what is left, and at least a moment."""
-        return max(_LEAST_TIMEOUT_S, self.left_s)
+        return max(_LEAST_TO_BEGIN_S if self.is_opening else _LEAST_TIMEOUT_S, self.left_s)
 
     @property
     def timing_s(self) -> float:

@@ -27,6 +27,7 @@ from paceline.runtimes.model_files import beside, sha256
 from paceline.runtimes.options import RuntimeOptions
 
 SCHEMA = 1
+MOST_EXAMPLE_BYTES: Final = 64 << 10
 
 _CODE: Final = (".py", ".r", ".toml")
 _MOST_BYTES: Final = 16 << 20
@@ -78,6 +79,7 @@ class Bundle(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         name: of the model, when it is served.
         model: file or folder, relative to the bundle.
         settings: of serving, by name, such as `threads`; a flag wins over them.
+        example: one of the rows it was judged on, as JSON: an item as `/predict` takes it; "": none.
     """
 
     schema: int = SCHEMA
@@ -85,6 +87,7 @@ class Bundle(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: str
     options: RuntimeOptions = RuntimeOptions()
     settings: dict[str, int] = {}
+    example: str = ""
     provenance: Provenance
 
 
@@ -258,6 +261,8 @@ def _check(folder: Path, bundle: Bundle) -> None:
             setting.check(value)
         except BadValue as error:
             raise _wrong(folder, f"settings.{name}: {error}") from None
+    if len(bundle.example.encode()) > MOST_EXAMPLE_BYTES:
+        raise _wrong(folder, f"example: larger than {MOST_EXAMPLE_BYTES >> 10} KiB")
     if bundle.options.inter_op_threads < 1:
         raise _wrong(folder, f"options.inter_op_threads: must be >= 1, got {bundle.options.inter_op_threads}")
 

@@ -73,7 +73,7 @@ FORMATS: Final[Sequence[Format]] = (
     Format("savedmodel", "TensorFlow SavedModel", mark="saved_model.pb", runtime="tensorflow", extra="tensorflow"),
     Format("keras", "Keras", (".keras",), runtime="tensorflow", extra="tensorflow", fits=_starts(b"PK")),
     Format("pt2", "torch.export", (".pt2",), runtime="torch", extra="torch", fits=_starts(b"PK")),
-    Format("torchscript", "TorchScript", (".pt", ".ts", ".torchscript"), runtime="torch", extra="torch"),
+    Format("torchscript", "TorchScript", (".pt", ".pth", ".ts", ".torchscript"), runtime="torch", extra="torch"),
     Format("xgboost", "XGBoost", (".ubj", ".xgb", ".json"), extra="xgboost", fits=_holds(b'"learner"', b"learner{")),
     Format("lightgbm", "LightGBM", (".txt", ".lgb"), extra="lightgbm", fits=_starts(b"tree\n", b"tree\r")),
     Format("catboost", "CatBoost", (".cbm",), extra="catboost", fits=_starts(b"CBM1")),
@@ -97,7 +97,7 @@ def identify(path: Path) -> Format:
             return each
     if path.is_dir() and path.name.lower().endswith(tuple(ending for each in FORMATS for ending in each.endings)):
         raise ModelLoadError(f"{path}: expected a file, got a folder")
-    if _head(path).startswith(_HDF5):
+    if is_hdf5(path):
         raise RuntimeUnavailable(
             f"{path}: HDF5, the format of old Keras, is not read: there is no safe way to",
             hint="open it where you trust it, and save it again: model.save('NAME.keras')",
@@ -106,6 +106,11 @@ def identify(path: Path) -> Format:
     raise RuntimeUnavailable(
         f"{path}: not a format that can be served", hint=f"models: {readable}; code: *.py, *.R, pipeline.toml"
     )
+
+
+def is_hdf5(path: Path) -> bool:
+    """True for a file of HDF5, which is not read."""
+    return _head(path).startswith(_HDF5)
 
 
 def is_model_folder(path: Path) -> bool:

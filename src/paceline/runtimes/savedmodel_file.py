@@ -2,7 +2,8 @@
 
 Rules:
 - A graph that reaches for more than tensors is refused; see `savedmodel_rules.py`.
-- Files of vocabularies lie in the model's own folder `assets`. A name that leads elsewhere is refused.
+- Files of vocabularies lie in the model's own folder `assets`, and weights beside it. A name that leads elsewhere is
+  refused, and so is a file that is read by another name; see `savedmodel_sources.py`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,26 @@ from typing import Any, Final
 
 from paceline.core.errors import ModelLoadError, UnsafeModel
 from paceline.core.paths import is_inside
-from paceline.runtimes.savedmodel_rules import INITIALIZES, REPLACES, Graph, Node, fills_tables, node_of, reaching_out
+from paceline.runtimes.savedmodel_rules import (
+    ASSETS,
+    INITIALIZES,
+    INITIALIZES_TOO,
+    REPLACES,
+    Graph,
+    Node,
+    node_of,
+    reaching_out,
+)
+from paceline.runtimes.savedmodel_sources import WRITES_VARIABLES, wrong_sources
 
 FILE: Final = "saved_model.pb"
 TAG: Final = "serve"
 """Of the graph that is meant for serving."""
 SIGNATURE: Final = "serving_default"
 """Of the graph's, the one that is served."""
+
+TEXT: Final = 7
+"""The number of the type of strings, DT_STRING."""
 
 _DIGITS: Final = re.compile(r"([0-9]+)")
 
@@ -39,9 +53,9 @@ def check(folder: Path) -> None:
             f"{folder}: the operator {operator} {how}",
             hint="leave it out of what is exported, or load the model in code of your own: service.py",
         )
-    if not saved.asset_file_def and fills_tables(graph):
-        raise UnsafeModel(f"{folder}: fills a table from a file that is none of its own")
-    named = (folder / "assets" / asset.filename for asset in saved.asset_file_def)
+    for wrong in wrong_sources(graph):
+        raise UnsafeModel(f"{folder}: {wrong}", hint="export it again, with the file as an asset: tf.saved_model.save")
+    named = (folder / "assets" / asset.filename for asset in _assets(saved))
     for file in (*named, *folder.rglob("*")):
         if not is_inside(file, folder):
             raise ModelLoadError(f"{folder}: cannot be loaded: a file of it is not in its folder")
@@ -68,31 +82,56 @@ def _for_serving(folder: Path) -> Any:
     return found
 
 
+def _assets(saved: Any) -> list[Any]:
+    """The model's own files, and the tensors that become their names, as the loader finds them."""
+    from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
+
+    packed = () if saved.asset_file_def else saved.collection_def[ASSETS].any_list.value
+    return [*saved.asset_file_def, *(AssetFileDef.FromString(each.value) for each in packed)]
+
+
 def _graph(saved: Any) -> Graph:
-    library = saved.graph_def.library
-    functions = {
-        each.signature.name: [_node(node)._replace(inputs=()) for node in each.node_def] for each in library.function
-    }
+    library, objects = saved.graph_def.library, saved.object_graph_def
+    functions = {each.signature.name: [_node(node) for node in each.node_def] for each in library.function}
     for each in library.gradient:
         functions.setdefault(each.function_name, []).append(Node("", "SymbolicGradient", (), (each.gradient_func,)))
+    ends = {key: {node_of(each.name) for each in end.outputs.values()} for key, end in saved.signature_def.items()}
+    initialized = ends.pop(INITIALIZES_TOO, set())
     return Graph(
         nodes=[_node(node) for node in saved.graph_def.node],
         functions=functions,
-        run={
-            *(node_of(each.name) for signature in saved.signature_def.values() for each in signature.outputs.values()),
-            *(node_of(name) for key in INITIALIZES for name in saved.collection_def[key].node_list.value),
-        },
+        arguments={each.signature.name: _arguments(each.signature) for each in library.function},
+        run=set[str]().union(*ends.values()),
+        initialized=initialized.union(
+            node_of(name) for key in INITIALIZES for name in saved.collection_def[key].node_list.value
+        ),
+        restored={node_of(saved.saver_def.restore_op_name)},
         called={
-            *saved.object_graph_def.concrete_functions,
+            *objects.concrete_functions,
             *(each.signature.name for each in library.function if REPLACES in each.attr),
         },
-        restored={node_of(saved.saver_def.restore_op_name)},
+        bound={
+            name: [_is_asset(objects, place) for place in each.bound_inputs]
+            for name, each in objects.concrete_functions.items()
+        },
+        assets={node_of(each.tensor_info.name) for each in _assets(saved)},
+        weights={node_of(saved.saver_def.filename_tensor_name)},
     )
 
 
 def _node(node: Any) -> Node:
     calls = [name for value in node.attr.values() for name in (value.func.name, *(f.name for f in value.list.func))]
-    return Node(node.name, node.op, [node_of(each) for each in node.input], [name for name in calls if name])
+    is_text = node.op in WRITES_VARIABLES and any(value.type == TEXT for value in node.attr.values())
+    return Node(node.name, node.op, [node_of(each) for each in node.input], [name for name in calls if name], is_text)
+
+
+def _arguments(signature: Any) -> list[str]:
+    lists = any(each.number_attr or each.type_list_attr for each in signature.input_arg)
+    return [] if lists else [each.name for each in signature.input_arg]
+
+
+def _is_asset(objects: Any, place: int) -> bool:
+    return 0 <= place < len(objects.nodes) and bool(objects.nodes[place].HasField("asset"))
 
 
 def _no_model(folder: Path, why: str) -> ModelLoadError:

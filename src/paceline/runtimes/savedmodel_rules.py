@@ -6,16 +6,25 @@ Rules:
 - What saves and restores weights is in every SavedModel. It may be there, but not where a signature reaches it, or what
   runs when the model is loaded, or a function that Python could call. Restoring itself is what loading is for.
 - Whatever a function holds is taken to run when it is called.
+- Tables may be filled from the model's own files, and weights restored from them; see `savedmodel_sources.py`.
+- A program of XLA's (XlaCallModule, which JAX's models are) may stay: it computes. What it calls are functions of the
+  graph, which are followed, and TensorFlow has no other code registered for it to call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 INITIALIZES: Final = frozenset({"saved_model_main_op", "legacy_init_op"})
 """Collections of the nodes that run when the model is loaded, beside a signature of that purpose."""
+
+INITIALIZES_TOO: Final = "__saved_model_init_op"
+"""That signature."""
+
+ASSETS: Final = "saved_model_assets"
+"""The collection of the model's own files, as TensorFlow 1 writes them."""
 
 REPLACES: Final = "api_implements"
 """An attribute of functions: one may run in place of another that has the same value."""
@@ -64,8 +73,9 @@ _REACHES_OUT: Final[Mapping[str, Sequence[str]]] = {
 REACHES_OUT: Final[Mapping[str, str]] = {name: how for how, names in _REACHES_OUT.items() for name in names}
 """Operators that reach for more than tensors, and how."""
 
-_FILLS_TABLE: Final = "InitializeTableFromTextFile"
-_RESTORES: Final = dict.fromkeys(("Restore", "RestoreSlice", "RestoreV2"), "reads files")
+RESTORES: Final = dict.fromkeys(("Restore", "RestoreSlice", "RestoreV2"), "reads files")
+"""Operators that read weights from the file that their first input names."""
+
 _SAVES: Final = dict.fromkeys(("MergeV2Checkpoints", "Save", "SaveSlices", "SaveV2"), "writes files")
 
 
@@ -73,14 +83,23 @@ class Node(NamedTuple):
     """An operator in a graph or a function.
 
     Attributes:
-        inputs: the nodes of the graph that it waits for; of a function, which runs whole, none are told.
+        inputs: the nodes that it waits for; in a function, its arguments, too. First those whose tensors it takes.
         calls: functions that its attributes name.
+        is_text: it handles tensors of text; told of operators that write variables.
     """
 
     name: str
     operator: str
     inputs: Sequence[str]
     calls: Sequence[str]
+    is_text: bool = False
+
+
+class Placed(NamedTuple):
+    """A node, and the function that holds it; None: it is in the graph itself."""
+
+    function: str | None
+    node: Node
 
 
 @dataclass(frozen=True)
@@ -88,37 +107,63 @@ class Graph:
     """What runs when, of a graph and its functions.
 
     Attributes:
-        run: nodes that run for requests, and when the model is loaded.
-        called: functions that may be called beside those that nodes call.
+        arguments: of each function, if each is one tensor.
+        run: nodes that run for requests.
+        initialized: nodes that run when the model is loaded, after the weights were read.
         restored: nodes that read the weights when the model is loaded.
+        called: functions that may be called beside those that nodes call.
+        bound: of functions that Python calls: for the last arguments, whether each is an asset's name.
+        assets: nodes that become the names of the model's own files while it is initialized.
+        weights: nodes that become the name of the file of weights while they are restored.
     """
 
     nodes: Sequence[Node]
     functions: Mapping[str, Sequence[Node]]
+    arguments: Mapping[str, Sequence[str]]
     run: Collection[str]
-    called: Collection[str]
+    initialized: Collection[str]
     restored: Collection[str]
+    called: Collection[str]
+    bound: Mapping[str, Sequence[bool]]
+    assets: Collection[str]
+    weights: Collection[str]
 
-    def all_nodes(self) -> Iterator[Node]:
+    def all_nodes(self) -> Iterator[Placed]:
         """Those of the functions, too."""
-        for nodes in (self.nodes, *self.functions.values()):
-            yield from nodes
+        yield from (Placed(None, node) for node in self.nodes)
+        for function, nodes in self.functions.items():
+            yield from (Placed(function, node) for node in nodes)
 
 
 def reaching_out(graph: Graph) -> dict[str, str]:
     """The operators that must not be where they are, and what each does; by name."""
-    there = {node.operator for node in graph.all_nodes()}
+    there = {node.operator for _, node in graph.all_nodes()}
     found = (
         _of(REACHES_OUT, there)
-        | _of(_SAVES | _RESTORES, _reached(graph, graph.run, graph.called))
-        | _of(_SAVES, _reached(graph, graph.restored))
+        | _of(_SAVES | RESTORES, _operators(reached(graph, {*graph.run, *graph.initialized}, graph.called)))
+        | _of(_SAVES, _operators(reached(graph, graph.restored)))
     )
     return dict(sorted(found.items()))
 
 
-def fills_tables(graph: Graph) -> bool:
-    """True when there is a table of words that is filled from a file."""
-    return any(node.operator.startswith(_FILLS_TABLE) for node in graph.all_nodes())
+def reached(graph: Graph, run: Collection[str], called: Collection[str] = ()) -> list[Placed]:
+    """What runs when these nodes and functions do."""
+    by_name = {node.name: (node,) for node in graph.nodes}
+    found: list[Placed] = []
+    seen: set[tuple[bool, str]] = set()
+    waiting = [(False, name) for name in run] + [(True, name) for name in called]
+    while waiting:
+        is_function, name = each = waiting.pop()
+        if each in seen:
+            continue
+        seen.add(each)
+        for node in graph.functions.get(name, ()) if is_function else by_name.get(name, ()):
+            found.append(Placed(name if is_function else None, node))
+            if not is_function:
+                waiting += [(False, before) for before in node.inputs]
+            # An operator may be a function's name: an older way to call it.
+            waiting += [(True, function) for function in (node.operator, *node.calls)]
+    return found
 
 
 def node_of(tensor: str) -> str:
@@ -130,20 +175,5 @@ def _of(table: Mapping[str, str], operators: Collection[str]) -> dict[str, str]:
     return {name: how for name, how in table.items() if name in operators}
 
 
-def _reached(graph: Graph, run: Collection[str], called: Collection[str] = ()) -> set[str]:
-    """The operators that run when these nodes and functions do."""
-    by_name = {node.name: (node,) for node in graph.nodes}
-    found: set[str] = set()
-    seen: set[tuple[bool, str]] = set()
-    waiting = [(False, name) for name in run] + [(True, name) for name in called]
-    while waiting:
-        is_function, name = each = waiting.pop()
-        if each in seen:
-            continue
-        seen.add(each)
-        for node in graph.functions.get(name, ()) if is_function else by_name.get(name, ()):
-            found.add(node.operator)
-            waiting += [(False, before) for before in node.inputs]
-            # An operator may be a function's name: an older way to call it.
-            waiting += [(True, function) for function in (node.operator, *node.calls)]
-    return found
+def _operators(nodes: Iterable[Placed]) -> set[str]:
+    return {each.node.operator for each in nodes}

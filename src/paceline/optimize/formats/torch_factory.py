@@ -4,6 +4,7 @@ Rules:
 - The user's code is imported here, and so in the process of a step alone. The folder that the command is run in comes
   first among those that Python imports from.
 - Rows fit `forward` by name; a single array needs no name. Axis 0 is left open, if the module allows.
+- The module itself is called first: what it makes of the rows is not to be told in the words of a compiler.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from paceline.core.errors import CannotChange, ConfigError
-from paceline.core.tensors import Array
+from paceline.core.tensors import Array, DataType
 from paceline.optimize.candidate import Made
 from paceline.optimize.rows import Rows
 from paceline.runtimes.torch_library import first_line, library
@@ -37,8 +38,9 @@ def export(*, factory: str, rows: Path, folder: Path) -> Made:
         ConfigError: there is no such function, it fails, or the rows do not fit `forward`.
         CannotChange: `torch.export` does not follow the module.
     """
-    module = _made(factory)
-    example = _example(module, Rows.load(rows), factory)
+    module, given = _made(factory), Rows.load(rows).inputs
+    example = _example(module, given, factory)
+    _call(module, example, given, factory)
     program, notes = _exported(module, example)
     library().export.save(program, str(folder / _MODEL))
     return Made(file=_MODEL, notes=notes)
@@ -71,20 +73,43 @@ def _function(factory: str) -> Callable[[], Any]:
     return function
 
 
-def _example(module: Any, rows: Rows, factory: str) -> dict[str, Any]:
+def _example(module: Any, rows: Mapping[str, Array], factory: str) -> dict[str, Any]:
     """Tensors for `forward`, by its arguments' names."""
-    arguments = inspect.signature(module.forward).parameters.values()
-    taken = [each for each in arguments if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    taken = _taken(module)
     needed = [each.name for each in taken if each.default is each.empty]
-    given = dict(rows.inputs)
+    given = dict(rows)
     if len(given) == 1 and len(needed) <= 1 and taken:
         given = {needed[0] if needed else taken[0].name: next(iter(given.values()))}
     unknown = set(given) - {each.name for each in taken}
     if unknown or not set(needed) <= set(given):
-        raise ConfigError(
-            f"{factory}: forward takes {', '.join(each.name for each in taken)}; the rows have {', '.join(rows.inputs)}"
-        )
+        raise ConfigError(f"{factory}: {_beside(module, rows)}")
     return {each.name: _tensor(given[each.name]) for each in taken if each.name in given}
+
+
+def _taken(module: Any) -> list[inspect.Parameter]:
+    """The arguments of `forward` that can be given by name."""
+    arguments = inspect.signature(module.forward).parameters.values()
+    return [each for each in arguments if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+
+
+def _call(module: Any, example: Mapping[str, Any], rows: Mapping[str, Array], factory: str) -> None:
+    try:
+        with library().no_grad():
+            module(**example)
+    except Exception as error:  # whatever the user's code raises
+        said = f"forward fails on the rows: {first_line(error)}"
+        raise ConfigError(f"{factory}: {said}; {_beside(module, rows)}") from error
+
+
+def _beside(module: Any, rows: Mapping[str, Array]) -> str:
+    """What `forward` takes, and what the rows have."""
+    takes = ", ".join(repr(each.name) for each in _taken(module)) or "nothing by name"
+    have = ", ".join(f"{name!r} {_kind(each)} {list(each.shape[1:])}" for name, each in rows.items())
+    return f"forward takes {takes}; the rows have {have}"
+
+
+def _kind(array: Array) -> str:
+    return next((each.label for each in DataType if each.dtype == array.dtype), array.dtype.name)
 
 
 def _tensor(array: Array) -> Any:

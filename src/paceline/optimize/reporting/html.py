@@ -88,15 +88,21 @@ def _facts(study: Study) -> Element | None:
 def _tried(study: Study) -> Element:
     header = words.columns(study)
     rows: list[list[Content]] = []
-    for each, row in zip(words.ordered(study), words.rows(study), strict=True):
+    shown = words.ordered(study)
+    for each, row in zip(shown, words.rows(study, shown), strict=True):
         name = element("span", row[0], class_="strong" if row[0].endswith(words.CHOSEN) else None)
         why = element("div", words.why(each), class_="note")
         rows.append([element("div", name, why, class_="prose"), _status(each), *row[2:]])
-    note = "A gain is over the original: negative is worse. What the gate refuses is not timed."
+    note = (
+        "A gain is over the original: negative is worse. What the gate refuses is not timed. Speeds are of runs in "
+        "turn; times are the original's, over all of its runs, by the speed."
+    )
+    late = ", ".join(each.candidate.name for each in words.late(study))
     return pages.section(
         "What was tried",
         element("div", table(header, rows, texts=_TEXT_COLUMNS), class_="whole"),
         element("p", note, class_="note"),
+        element("p", f"Skipped for lack of time: {late}.", class_="note") if late else None,
         _methods(study),
     )
 
@@ -138,8 +144,10 @@ def _equality(study: Study) -> Element | None:
     known = [
         ("rows", f"{found.rows:,}"),
         ("largest difference", f"{found.largest_error:.3g}"),
+        ("of numbers over 1 relative to their size", f"{found.largest_relative:.3g}"),
         ("tolerance", f"{found.tolerance:g}"),
-        ("rows apart", f"{found.rows_apart:,}"),
+        ("rows apart in a label", f"{found.labels_apart:,}"),
+        ("rows apart in a number", f"{found.numbers_apart:,}"),
         ("of them on a threshold", f"{found.ties:,}"),
     ]
     notes = [element("p", note) for note in found.notes]

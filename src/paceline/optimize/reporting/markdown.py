@@ -10,7 +10,6 @@ from paceline.optimize.reporting import words
 from paceline.optimize.result import Study
 
 _SPECIAL: Final = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|#"})
-_FOLDED: Final = ("rejected", "failed", "skipped")
 
 
 def summary(study: Study) -> str:
@@ -30,14 +29,13 @@ def summary(study: Study) -> str:
 def _table(study: Study) -> str:
     columns = words.columns(study)
     rules = ["---", "---", *["---:"] * (len(columns) - 2)]
-    return "\n".join([_row(columns), f"|{'|'.join(rules)}|", *map(_row, words.rows(study))])
+    return "\n".join([_row(columns), f"|{'|'.join(rules)}|", *map(_row, words.rows(study, words.tried(study)))])
 
 
 def _reasons(study: Study) -> str:
     return "\n".join(
         f"- {each.status}: {_escaped(each.candidate.name)}: {_escaped(words.why(each))}"
-        for each in words.ordered(study)
-        if each.status in _FOLDED
+        for each in words.refused(study)
     )
 
 

@@ -25,7 +25,6 @@ from paceline.optimize.result import Study
 _WIDE: Final = 300
 _LEFT_OUT_FIRST: Final = ("most rows", "size", "cost per million", "gain (95 %)")
 _STYLES: Final = {"accepted": "green", "baseline": "", "rejected": "yellow", "failed": "red", "skipped": "dim"}
-_TOLD: Final = ("rejected", "failed", "skipped")
 
 
 def summary(study: Study, out: Path) -> str:
@@ -43,18 +42,17 @@ def summary(study: Study, out: Path) -> str:
     _line(console)
     console.print(_fitting(study, console))
     _line(console)
-    for each in words.ordered(study):
-        if each.status in _TOLD:
-            _line(
-                console,
-                Text.assemble((f"{each.status}: ", _STYLES[each.status]), each.candidate.name, ": ", words.why(each)),
-            )
+    for each in words.refused(study):
+        _line(
+            console,
+            Text.assemble((f"{each.status}: ", _STYLES[each.status]), each.candidate.name, ": ", words.why(each)),
+        )
     _line(console, Text(words.headline(study), "bold"))
     for sentence in words.sentences(study):
         _line(console, Text(sentence))
     for warning in study.warnings:
         _line(console, Text(f"warning: {warning}", "yellow"))
-    _line(console, Text(f"next: {words.next_step(out)}", "dim"))
+    _line(console, Text(f"next: {words.next_step(study, out)}", "dim"))
     return file.getvalue()
 
 
@@ -69,7 +67,7 @@ def _about(study: Study) -> str:
 
 def _fitting(study: Study, console: Console) -> Table:
     """As many columns as there is room for."""
-    columns, rows = words.columns(study), words.rows(study)
+    columns, rows = words.columns(study), words.rows(study, words.tried(study))
     others = [words.rows_text(batch) for batch in words.batches(study)[1:]]
     left_out: list[str] = []
     for heading in [None, *_LEFT_OUT_FIRST[:2], *reversed(others), *_LEFT_OUT_FIRST[2:]]:

@@ -3,14 +3,19 @@
 Rules:
 - A gain is of the candidate over the original: negative is worse, whichever way the metric goes.
 - Costs are of a machine that does nothing else, with as many instances as its cores have room for.
+- What was skipped is told once: with its reason, or, where that was the time, in one line for all of them.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from paceline.loadtest.quantities import parse_duration
+from paceline.optimize import pareto
+from paceline.optimize.measure import WORTH_IT
 from paceline.optimize.metrics import METRICS
 from paceline.optimize.result import Equality, Judgement, Speed, Study, Tried
 from paceline.reports.units import BYTES, MILLISECONDS, PER_SECOND, UNKNOWN, Unit
@@ -18,6 +23,8 @@ from paceline.reports.units import BYTES, MILLISECONDS, PER_SECOND, UNKNOWN, Uni
 CHOSEN: Final = "\u2605"
 MINUS: Final = "\u2212"
 _ORDER: Final = ("baseline", "accepted", "rejected", "failed", "skipped")
+_BUDGETS: Final = ("15s", "30s", "1m", "2m", "5m", "10m", "20m", "30m", "1h", "2h", "5h", "10h")
+_LEAST_MORE: Final = 2.0  # combinations follow, which nobody has foreseen
 _RATIO: Final = "\u00d7"
 _SECONDS_PER_HOUR: Final = 3600.0
 _MILLION: Final = 1e6
@@ -34,13 +41,28 @@ QUALITY: Final = _Quality(((1.0, ""),))
 
 
 def ordered(study: Study) -> list[Tried]:
-    """The original, what was accepted by speed, and what was not."""
+    """The original, what was accepted by speed, and what was not; without what there was no time for."""
 
     def place(tried: Tried) -> tuple[int, float]:
         speed = at(tried, study.batch)
         return _ORDER.index(tried.status), -speed.ratio if speed else 0.0
 
-    return sorted(study.candidates, key=place)
+    return sorted((each for each in study.candidates if each.foreseen_s is None), key=place)
+
+
+def tried(study: Study) -> list[Tried]:
+    """The same without what was skipped: of that there are no numbers."""
+    return [each for each in ordered(study) if each.status != "skipped"]
+
+
+def refused(study: Study) -> list[Tried]:
+    """Those of which it is to be told why."""
+    return [each for each in ordered(study) if each.status in ("rejected", "failed", "skipped")]
+
+
+def late(study: Study) -> list[Tried]:
+    """What there was no time for."""
+    return [each for each in study.candidates if each.foreseen_s is not None]
 
 
 def chosen(study: Study) -> Tried | None:
@@ -80,14 +102,16 @@ def columns(study: Study) -> list[str]:
     return [column.heading for column in _columns(study)]
 
 
-def rows(study: Study) -> list[list[str]]:
-    """A row for each candidate, in the order of `columns`."""
-    return [[column.of(each) for column in _columns(study)] for each in ordered(study)]
+def rows(study: Study, candidates: Sequence[Tried]) -> list[list[str]]:
+    """A row for each of the candidates, in the order of `columns`."""
+    return [[column.of(each) for column in _columns(study)] for each in candidates]
 
 
 def headline(study: Study) -> str:
     """What was chosen, in one sentence."""
     best, first = chosen(study), baseline(study)
+    if _is_untried(study):
+        return f"Nothing was tried: the budget went on the original: {more_time(study)}"
     if best is None or best.status == "baseline":
         return "Nothing was faster and as good: the original is served as it came"
     speed, old = at(best, study.batch), at(first, study.batch) if first else None
@@ -107,22 +131,51 @@ def sentences(study: Study) -> Iterator[str]:
         yield best.judgement.reason
     if best and best.candidate.needs and best.status == "accepted":
         yield f"{best.candidate.title}: {best.candidate.needs}"
+    if best and best is not pareto.fastest(study.candidates, study.batch):
+        yield _choice(study, best)
     if study.equality:
         yield equality_text(study.equality)
-    counts = {status: sum(each.status == status for each in study.candidates) for status in _ORDER[1:]}
+    counts = {status: sum(each.status == status for each in ordered(study)) for status in _ORDER[1:]}
     parts = [f"{count} {status}" for status, count in counts.items() if count]
     if parts:
         yield f"candidates: {', '.join(parts)}"
+    if late(study) and not _is_untried(study):
+        yield f"{len(late(study))} skipped for lack of time: {more_time(study)}"
+
+
+def more_time(study: Study) -> str:
+    """The flag with which there is time for what there was none for."""
+    wanted_s = study.took_s + sum(each.foreseen_s or 0.0 for each in study.candidates)
+    wanted_s = max(wanted_s, _LEAST_MORE * study.budget_s)
+    return f"--budget {next((each for each in _BUDGETS if parse_duration(each) >= wanted_s), _BUDGETS[-1])}"
+
+
+def _is_untried(study: Study) -> bool:
+    """True when there was no time for anything but the original."""
+    return bool(late(study)) and not any(each.status != "baseline" for each in tried(study))
+
+
+def _choice(study: Study, best: Tried) -> str:
+    """Why it is not the fastest that is served."""
+    first = pareto.fastest(study.candidates, study.batch).candidate.name
+    why = "answers as the original does" if pareto.answers_as_before(best) else "is better"
+    near = f"{first} is faster by no more than {100.0 * (WORTH_IT - 1.0):.0f} %"
+    return f"{near}: {best.candidate.name} is chosen, which {why}"
 
 
 def equality_text(equality: Equality) -> str:
     """How the model in ONNX compares with its library's own answers."""
     start = f"in ONNX, {equality.rows:,} rows were compared with the library's own answers"
+    largest = f"numbers by {equality.largest_relative:.2g} at most, those over 1 relative to their size"
     if not equality.rows_apart:
-        return f"{start}: all within {equality.tolerance:g} (largest difference {equality.largest_error:.2g})"
-    ties = f", {equality.ties} of them on a tree's threshold" if equality.ties else ""
-    apart = f"{equality.rows_apart:,} differ by more than {equality.tolerance:g}{ties}"
-    return f"{start}: {apart} (largest difference {equality.largest_error:.2g})"
+        return f"{start}: all within {equality.tolerance:g} ({largest})"
+    apart = []
+    if equality.labels_apart:
+        apart.append(f"{equality.labels_apart:,} differ in a label")
+    if equality.numbers_apart:
+        apart.append(f"{equality.numbers_apart:,} differ in a number by more than {equality.tolerance:g}")
+    ties = f"; {equality.ties:,} of these rows are ties, on a tree's threshold" if equality.ties else ""
+    return f"{start}: {' and '.join(apart)}{ties} ({largest})"
 
 
 def why(tried: Tried) -> str:
@@ -133,9 +186,11 @@ def why(tried: Tried) -> str:
     return "; ".join(reasons) or tried.candidate.needs
 
 
-def next_step(out: Path) -> str:
+def next_step(study: Study, out: Path) -> str:
     """What to type now."""
-    return f"paceline serve {out}"
+    best = chosen(study)
+    leave = " --allow-pickle" if best and best.candidate.native and study.source.get("allow_pickle") else ""
+    return f"paceline serve {shlex.quote(str(out))}{leave}"
 
 
 def cost(study: Study, tried: Tried) -> float | None:

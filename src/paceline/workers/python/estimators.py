@@ -165,7 +165,7 @@ def inputs_of(count: int, names: Sequence[str] | None, *, needs_frame: bool, tak
         return []
     if names is not None and count <= _MOST_NAMED_INPUTS:
         return [Tensor(name, "FP64", [-1]) for name in names]
-    return [Tensor("input", "FP64", [-1, count])]
+    return [Tensor("input", "FP64", [-1, count], list(names or ()))]
 
 
 def output_names(*, classifies: bool, has_probabilities: bool) -> list[str]:
