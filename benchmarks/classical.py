@@ -187,7 +187,7 @@ def _trained(name: str, path: Path) -> tuple[Any, Any]:
 
 
 def _converted(folder: Path, model: Model, rows: Any) -> tuple[Path, float]:
-    from paceline.optimize.rows import Rows
+    from paceline.optimize.data.rows import Rows
 
     Rows({"input": rows}).save(folder / "rows.npz")
     step = import_module(f"paceline.optimize.formats.{model.converter}").convert

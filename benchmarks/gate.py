@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.bench import Group, Run, Table, say
-from paceline.optimize import gate, metrics
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import gate, metrics
 
 Outputs = dict[str, np.ndarray]
 Planted = Callable[[float, np.random.Generator], Outputs]

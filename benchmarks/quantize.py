@@ -21,14 +21,16 @@ from benchmarks import models
 from benchmarks.bench import BenchError, Group, Run, Table, say
 from paceline.config.processor import processor
 from paceline.core.errors import PacelineError
-from paceline.optimize import facts, gate, space, steps
 from paceline.optimize.candidate import Candidate, Change, Made
-from paceline.optimize.gate import Drop
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import gate
+from paceline.optimize.judging.gate import Drop
+from paceline.optimize.judging.metrics import Metric, named
 from paceline.optimize.measure import in_turn
-from paceline.optimize.metrics import Metric, named
-from paceline.optimize.predictor import Predictor
+from paceline.optimize.processes import steps
+from paceline.optimize.processes.predictor import Predictor
 from paceline.optimize.result import Judgement, Speed
-from paceline.optimize.rows import Rows
+from paceline.optimize.search import facts, space
 from paceline.runtimes.options import RuntimeOptions
 
 _THREADS = (1, 2)

@@ -36,8 +36,8 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 def make(folder: Path) -> None:
     """Train the network of Keras's first example on images, and convert it as `paceline optimize` does."""
+    from paceline.optimize.data.rows import Rows
     from paceline.optimize.formats.keras import convert
-    from paceline.optimize.rows import Rows
 
     keras.utils.set_random_seed(0)
     rows, labels = images()

@@ -12,11 +12,11 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip insta
 
 from paceline.core.errors import CannotChange, ConfigError, StepFailed, UnsafeModel  # noqa: E402
 from paceline.core.tensors import TensorSpec  # noqa: E402
-from paceline.optimize import steps  # noqa: E402
+from paceline.optimize.data.rows import Rows  # noqa: E402
 from paceline.optimize.formats.torch import convert  # noqa: E402
+from paceline.optimize.processes import steps  # noqa: E402
 from paceline.optimize.result import Converted  # noqa: E402
-from paceline.optimize.rows import Rows  # noqa: E402
-from paceline.optimize.source import Steps, export_factory, open_source  # noqa: E402
+from paceline.optimize.studying.source import Steps, export_factory, open_source  # noqa: E402
 from paceline.optimize.wanted import Budget  # noqa: E402
 from paceline.runtimes.base import load  # noqa: E402
 from support import torch_models  # noqa: E402

@@ -13,8 +13,8 @@ from onnx import helper
 
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
-from paceline.optimize import facts
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.search import facts
 from paceline.optimize.transforms import dynamic_batch
 from paceline.runtimes.base import load
 from support.models import save

@@ -11,7 +11,7 @@ from onnx import helper
 
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
-from paceline.optimize import facts
+from paceline.optimize.search import facts
 from paceline.optimize.transforms import graph
 from paceline.runtimes.base import load
 from paceline.runtimes.options import RuntimeOptions

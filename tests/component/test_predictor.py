@@ -11,10 +11,10 @@ from onnx import TensorProto as T
 from onnx import helper
 
 from paceline.core.errors import ConfigError, ModelLoadError, StepFailed, UnsafeModel
-from paceline.optimize import data
+from paceline.optimize.data import matching
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.measure import in_turn
-from paceline.optimize.predictor import Predictor, fixed_batch
-from paceline.optimize.rows import Rows
+from paceline.optimize.processes.predictor import Predictor, fixed_batch
 from paceline.runtimes.onnx import OnnxModel
 from paceline.runtimes.options import RuntimeOptions
 from support import digits, models
@@ -66,10 +66,10 @@ def test_a_table_is_put_in_the_order_of_many_columns_that_become_one_matrix(tmp_
     frame.rename(columns={"column 7": "seven"}).to_csv(tmp_path / "other.csv", index=False)
     with Predictor(tmp_path / "model.joblib", DEFAULT, threads=1, allow_pickle=True) as predictor:
         inputs = predictor.signature.inputs
-        given = data.read(tmp_path / "rows.csv", None, inputs)
+        given = matching.read(tmp_path / "rows.csv", None, inputs)
         assert np.allclose(predictor.predict(given, batch=8)["prediction"], fitted.predict(frame))
     with pytest.raises(ConfigError, match="missing: 'column 7'; unknown: 'seven'"):
-        data.read(tmp_path / "other.csv", None, inputs)
+        matching.read(tmp_path / "other.csv", None, inputs)
 
 
 def test_a_model_of_one_row_runs_as_often_as_there_are_rows(tmp_path: Path):

@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 
 from paceline.config.processor import Processor
 from paceline.core.errors import CannotChange
-from paceline.optimize.facts import read
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.search.facts import read
 from paceline.optimize.transforms import calibrate, prune
 from paceline.optimize.transforms.channels import groups
 from paceline.optimize.transforms.importance import by_size

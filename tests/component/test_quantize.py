@@ -11,8 +11,8 @@ from onnx import helper
 
 from paceline.config.processor import Processor
 from paceline.core.errors import CannotChange
-from paceline.optimize.facts import read
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.search.facts import read
 from paceline.optimize.transforms import exclude, quantize
 from support import models, trained
 

@@ -18,6 +18,7 @@ pytest.importorskip("tensorflow.python", reason=keras_models.EXTRA)
 
 from paceline.runtimes.savedmodel_file import check
 from paceline.runtimes.savedmodel_rules import REACHES_OUT
+from paceline.runtimes.savedmodel_sources import WRITES_VARIABLES
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +90,22 @@ def test_a_graph_that_is_not_only_for_serving_is_none(folder: Path, tmp_path: Pa
         check(tmp_path / "m")
 
 
+def test_a_list_of_assets_that_is_none_is_told(files: Path, tmp_path: Path) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    shutil.copytree(files / "of_version_1", tmp_path / "m")
+    saved = saved_model_pb2.SavedModel.FromString((tmp_path / "m/saved_model.pb").read_bytes())
+    (asset,) = saved.meta_graphs[0].collection_def["saved_model_assets"].any_list.value
+    asset.value = b"\xff"
+    (tmp_path / "m/saved_model.pb").write_bytes(saved.SerializeToString())
+    with pytest.raises(ModelLoadError, match="the list of its assets is none"):
+        check(tmp_path / "m")
+    with pytest.raises(ModelLoadError, match="cannot be read"):
+        inspect(tmp_path / "m")
+
+
 def test_every_operator_of_the_table_is_one_of_tensorflow_s() -> None:
     from tensorflow.python.framework import op_def_registry
 
-    assert [name for name in REACHES_OUT if op_def_registry.get(name) is None] == []
+    names = {*REACHES_OUT, *WRITES_VARIABLES}
+    assert [name for name in names if op_def_registry.get(name) is None] == []

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import CannotChange, ConfigError, UnsafeModel
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.formats.graphs import OwnGraph
 from paceline.optimize.formats.sklearn import convert
 from paceline.optimize.formats.tabular import Tabular
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.runtimes.base import load
 from paceline.workers.python.estimators import Estimator
 from support.boosters import CANCER, IRIS, estimator, holes
@@ -198,6 +198,7 @@ def test_columns_of_text_become_tensors_of_their_own(tmp_path: Path, last: Any) 
     rows = pandas.concat([PEOPLE, pandas.DataFrame({"age": [33.0], "city": ["Rome"]})])
     made = converted(mixed(last), rows, tmp_path)
     assert made.equality.rows_apart == 0, made
+    assert "one for each column, by name, and neither items nor lists" in made.notes[-1]
     assert "a value that is missing (null) is refused" in made.notes[-1]
     inputs = load(tmp_path / made.file).signature.inputs
     assert [(each.name, each.datatype.label, each.shape) for each in inputs] == [

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import CannotChange, ConfigError, ModelLoadError, StepFailed
-from paceline.optimize import steps
 from paceline.optimize.candidate import Made
-from paceline.optimize.facts import Facts
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.processes import steps
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
+from paceline.optimize.search.facts import Facts
 from support import models
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def convert(arguments: dict[str, Any], folder: Path, timeout_s: float = 60.0) ->
 
 
 def facts(model: Path, folder: Path) -> Facts:
-    return steps.run("facts:read", Facts, {"model": model}, folder, timeout_s=60)
+    return steps.run("search.facts:read", Facts, {"model": model}, folder, timeout_s=60)
 
 
 def written(folder: Path) -> int:
@@ -75,14 +75,14 @@ def test_a_step_that_depends_on_more_than_its_arguments_is_run_each_time(tmp_pat
     arguments = {"model": models.mlp(tmp_path / "m.onnx")}
     when = []
     for _ in range(2):
-        steps.run("facts:read", Facts, arguments, tmp_path / "step", timeout_s=60, reuse=False)
+        steps.run("search.facts:read", Facts, arguments, tmp_path / "step", timeout_s=60, reuse=False)
         when.append(written(tmp_path / "step"))
     assert when[0] < when[1]
 
 
 def test_a_file_of_other_bytes_makes_it_another_step(tmp_path: Path):
     model = models.mlp(tmp_path / "m.onnx")
-    call, arguments = "facts:read", {"model": model}
+    call, arguments = "search.facts:read", {"model": model}
     place = steps.folder_of(tmp_path, call, arguments)
     facts(model, place)
     models.mlp(model, (64, 32, 32, 10))
@@ -118,7 +118,7 @@ def test_an_error_keeps_its_class_and_its_message(tmp_path: Path):
 def test_what_nobody_foresaw_is_told_with_its_class(tmp_path: Path):
     arguments = {"model": models.mlp(tmp_path / "m.onnx"), "colour": "blue"}
     with pytest.raises(StepFailed, match=r"TypeError: .*colour"):
-        steps.run("facts:read", Facts, arguments, tmp_path / "step", timeout_s=60)
+        steps.run("search.facts:read", Facts, arguments, tmp_path / "step", timeout_s=60)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_step_ends_with_the_process_that_started_it(tmp_path: Path):
     )
     code = f"""
 from pathlib import Path
-from paceline.optimize import steps
+from paceline.optimize.processes import steps
 from paceline.optimize.result import Converted
 paths = {{name: Path(text) for name, text in {strings(arguments)!r}.items()}}
 steps.run({CONVERT!r}, Converted, {{**paths, "allow_pickle": True}}, Path({str(tmp_path / "step")!r}), timeout_s=600)

@@ -15,8 +15,9 @@ from onnx import helper
 
 from paceline.config.machine import usable_cores
 from paceline.core.errors import ConfigError
-from paceline.optimize import gate, study
+from paceline.optimize.judging import gate
 from paceline.optimize.result import Study, Tried
+from paceline.optimize.studying import study
 from paceline.optimize.wanted import Wanted
 from support import digits, models
 from support.studies import Silent

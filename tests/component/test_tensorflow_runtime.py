@@ -10,10 +10,10 @@ import pytest
 
 from paceline.core.errors import CannotChange, ModelFailed, ModelLoadError, UnsafeModel
 from paceline.core.tensors import DataType, Tensors
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.formats import keras as keras_format
 from paceline.optimize.formats import savedmodel
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.runtimes.base import load
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.tensorflow import TensorFlowModel

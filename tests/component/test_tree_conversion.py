@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import CannotChange
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.runtimes.base import load
 from paceline.runtimes.onnx import OnnxModel
 from support.boosters import CANCER, DIABETES, FILES, IRIS, estimator, holes, save, trained

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from paceline.optimize import gate, metrics, pareto
 from paceline.optimize.candidate import Candidate, Change
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import gate, metrics
 from paceline.optimize.result import Equality, Judgement, Speed, Status, Study, Tried
-from paceline.optimize.rows import Rows
+from paceline.optimize.search import pareto
 from paceline.runtimes.options import RuntimeOptions
 
 BATCHES = (1, 8, 64)

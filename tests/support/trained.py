@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnx import TensorProto as T
 from onnx import helper
 
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
 from support import models
 
 _FILTERS = 48

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
 from paceline.testing import RunningServer, run_server
 from support.boosters import FILES, IRIS, estimator, save, trained
 from support.wire import ask, post

@@ -12,9 +12,9 @@ from pathlib import Path
 import joblib
 import pytest
 
-from paceline.optimize import study
-from paceline.optimize.gate import parse_drop
+from paceline.optimize.judging.gate import parse_drop
 from paceline.optimize.result import Study, Tried
+from paceline.optimize.studying import study
 from paceline.optimize.wanted import Wanted
 from support import digits
 

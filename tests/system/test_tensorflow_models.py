@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from paceline.optimize import steps
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.processes import steps
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.testing import run_server
 from support import keras_models
 

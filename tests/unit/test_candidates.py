@@ -6,9 +6,10 @@ import pytest
 
 from paceline.config.processor import processor
 from paceline.core.errors import ConfigError
-from paceline.optimize import pareto, run_off, space
 from paceline.optimize.candidate import Candidate, Change
 from paceline.optimize.result import Judgement, Speed, Tried
+from paceline.optimize.search import pareto, space
+from paceline.optimize.studying import run_off
 from paceline.runtimes.options import RuntimeOptions
 
 FUSED = Candidate(name="fused", title="fused", changes=(Change(call="graph:fused"),))

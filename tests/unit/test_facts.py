@@ -12,8 +12,8 @@ from onnx import helper
 
 from paceline.config.processor import Processor
 from paceline.core.errors import ModelLoadError
-from paceline.optimize import facts
-from paceline.optimize.facts import Facts
+from paceline.optimize.search import facts
+from paceline.optimize.search.facts import Facts
 from paceline.optimize.transforms import graph
 from support import models
 from support.models import save

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paceline.core.errors import first_line
+from paceline.core.errors import first_line, named_line
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from paceline.core.errors import first_line
 )
 def test_the_first_line_is_short_and_says_something(error: Exception, said: str):
     assert first_line(error) == said
+
+
+@pytest.mark.parametrize(("error", "said"), [(KeyError("a"), "KeyError: 'a'"), (AssertionError(), "AssertionError")])
+def test_a_class_is_named_once(error: Exception, said: str):
+    assert named_line(error) == said

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from paceline.optimize import intervals
-from paceline.optimize.intervals import Z
+from paceline.optimize.judging import intervals
+from paceline.optimize.judging.intervals import Z
 
 
 @pytest.mark.parametrize(("successes", "rows"), [(0, 10), (1, 10), (95, 100), (100, 100), (1990, 2000), (7000, 10_000)])

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import ModelFailed
-from paceline.optimize import item_rows
+from paceline.optimize.data import items
 
 
 def test_several_inputs_make_an_object_and_a_single_one_is_the_item():
     both = {"age": np.array([31.0, 44.0]), "town": np.array(["Gent", "Oudenaarde"])}
-    assert [json.loads(each) for each in item_rows.items(both)] == [
+    assert [json.loads(each) for each in items.items(both)] == [
         {"age": 31.0, "town": "Gent"},
         {"age": 44.0, "town": "Oudenaarde"},
     ]
-    assert [json.loads(each) for each in item_rows.items({"input": np.eye(2)})] == [[1.0, 0.0], [0.0, 1.0]]
+    assert [json.loads(each) for each in items.items({"input": np.eye(2)})] == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_the_example_is_the_first_row_without_a_hole_in_the_digits_of_its_type():
@@ -24,35 +24,35 @@ def test_the_example_is_the_first_row_without_a_hole_in_the_digits_of_its_type()
         "town": np.array(["Gent", "Zürich", "Oslo"]),
         "seen": np.array([[True], [False], [True]]),
     }
-    assert item_rows.example(both) == '{"age":0.1,"town":"Zürich","seen":[false]}'
-    assert item_rows.example({"input": np.array([[1, 2], [3, 4]], np.uint8)}) == "[1,2]"
-    assert item_rows.example({"input": np.array([[0.5]], np.float16)}) == "[0.5]"
-    assert item_rows.example({"text": np.array(["a", "b"])}) == '"a"'
+    assert items.example(both) == '{"age":0.1,"town":"Zürich","seen":[false]}'
+    assert items.example({"input": np.array([[1, 2], [3, 4]], np.uint8)}) == "[1,2]"
+    assert items.example({"input": np.array([[0.5]], np.float16)}) == "[0.5]"
+    assert items.example({"text": np.array(["a", "b"])}) == '"a"'
 
 
 def test_there_is_no_example_where_rows_have_holes_or_are_large():
-    assert item_rows.example({"input": np.full((3, 2), np.inf)}) == ""
-    assert item_rows.example({"input": np.full((1, 30_000), 10)}) == ""
-    assert item_rows.example({"text": np.array(["ö" * 40_000])}) == ""
+    assert items.example({"input": np.full((3, 2), np.inf)}) == ""
+    assert items.example({"input": np.full((1, 30_000), 10)}) == ""
+    assert items.example({"text": np.array(["ö" * 40_000])}) == ""
 
 
 def test_objects_become_an_array_for_each_key():
     said = [b'{"label": "yes", "probabilities": {"no": 0.25, "yes": 0.75}}'] * 3
-    found = item_rows.outputs(said)
+    found = items.outputs(said)
     assert found["label"].tolist() == ["yes"] * 3
     assert found["probabilities"].tolist() == [[0.25, 0.75]] * 3
 
 
 def test_bare_values_are_the_prediction():
-    assert item_rows.outputs([b"1.5", b"2.5"])["prediction"].tolist() == [1.5, 2.5]
+    assert items.outputs([b"1.5", b"2.5"])["prediction"].tolist() == [1.5, 2.5]
 
 
 def test_a_row_that_failed_is_its_error():
     with pytest.raises(ModelFailed, match="too short"):
-        item_rows.outputs([b"1", ModelFailed("too short")])
+        items.outputs([b"1", ModelFailed("too short")])
 
 
 @pytest.mark.parametrize("said", [[b'{"a": 1}', b'{"b": 1}'], [b"[1, 2]", b"[1]"], [b'{"a": 1}', b"1"]])
 def test_predictions_of_different_forms_are_an_error(said: list[bytes]):
     with pytest.raises(ModelFailed, match="differ"):
-        item_rows.outputs(said)
+        items.outputs(said)

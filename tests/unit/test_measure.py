@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from paceline.optimize.measure import Runs, fastest, median_interval, quantile_interval, ratio_of
-from paceline.optimize.trial import too_slow
+from paceline.optimize.studying.trial import too_slow
 
 
 def runs(rounds: list[list[float]], threads: int = 1) -> Runs:

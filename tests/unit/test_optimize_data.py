@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import DataType, TensorSpec
-from paceline.optimize import data
-from paceline.optimize.rows import Rows
+from paceline.optimize.data import matching
+from paceline.optimize.data.rows import Rows
 
 ROWS = np.arange(12, dtype=np.float64).reshape(4, 3)
 X = (TensorSpec("X", DataType.FP32, (-1, 3)),)
@@ -61,7 +61,7 @@ def parquet(folder: Path, name: str, columns: dict[str, list]) -> Path:
     ],
 )
 def test_rows_of_one_input_from_every_kind_of_file(tmp_path: Path, name: str, content: object):
-    found = data.read(written(tmp_path, name, content), None, X)
+    found = matching.read(written(tmp_path, name, content), None, X)
     assert list(found.inputs) == ["X"]
     assert found.inputs["X"].dtype.kind == "f"
     assert np.array_equal(found.inputs["X"], ROWS)
@@ -70,12 +70,12 @@ def test_rows_of_one_input_from_every_kind_of_file(tmp_path: Path, name: str, co
 
 def test_rows_from_parquet_and_labels_of_one_of_its_columns(tmp_path: Path):
     path = parquet(tmp_path, "rows.parquet", {"a": [1.5, 2.5], "b": [1, 2], "c": [0, 1], "y": ["no", "yes"]})
-    found = data.read(path, "y", X)
+    found = matching.read(path, "y", X)
     assert found.inputs["X"].tolist() == [[1.5, 1.0, 0.0], [2.5, 2.0, 1.0]]
     assert found.labels is not None
     assert found.labels.tolist() == ["no", "yes"]
     nested = parquet(tmp_path, "nested.parquet", {"X": [[1.0, 2.0, 3.0]]})
-    assert data.read(nested, None, X).inputs["X"].shape == (1, 3)
+    assert matching.read(nested, None, X).inputs["X"].shape == (1, 3)
 
 
 def test_labels_from_wherever_they_are(tmp_path: Path):
@@ -89,20 +89,20 @@ def test_labels_from_wherever_they_are(tmp_path: Path):
         (rows, "y"),
         *((plain, str(tmp_path / name)) for name in ("y.npy", "y.csv", "y.json", "more.csv:species")),
     ):
-        found = data.read(path, labels, X)
+        found = matching.read(path, labels, X)
         assert found.labels is not None
         assert found.labels.tolist() == [0, 1, 1, 0]
 
 
 def test_inputs_by_name_by_order_and_by_column(tmp_path: Path):
     ids, mask = np.arange(6).reshape(2, 3), np.ones((2, 3), bool)
-    named = data.read(written(tmp_path, "named.npz", {"mask": mask, "ids": ids, "unused": ids}), None, TWO)
-    ordered = data.read(written(tmp_path, "ordered.npz", {"first": ids, "second": mask}), None, TWO)
+    named = matching.read(written(tmp_path, "named.npz", {"mask": mask, "ids": ids, "unused": ids}), None, TWO)
+    ordered = matching.read(written(tmp_path, "ordered.npz", {"first": ids, "second": mask}), None, TWO)
     for found in (named, ordered):
         assert list(found.inputs) == ["ids", "mask"]
         assert all(array.dtype == np.int64 for array in found.inputs.values())
         assert np.array_equal(found.inputs["ids"], ids)
-    table = data.read(written(tmp_path, "table.csv", "city,age\nParis,41\nOslo,\n"), None, COLUMNS)
+    table = matching.read(written(tmp_path, "table.csv", "city,age\nParis,41\nOslo,\n"), None, COLUMNS)
     assert table.inputs["age"].shape == table.inputs["city"].shape == (2, 1)
     assert np.isnan(table.inputs["age"][1, 0])
     assert table.inputs["city"].dtype.kind == "U"
@@ -110,13 +110,13 @@ def test_inputs_by_name_by_order_and_by_column(tmp_path: Path):
 
 def test_a_flat_table_takes_the_shape_of_the_model(tmp_path: Path):
     path = written(tmp_path, "images.csv", "a,b,c,d\n1,2,3,4\n")
-    assert data.read(path, None, IMAGE).inputs["image"].tolist() == [[[1, 2], [3, 4]]]
+    assert matching.read(path, None, IMAGE).inputs["image"].tolist() == [[[1, 2], [3, 4]]]
 
 
 @pytest.mark.parametrize("inputs", [BY_COLUMN, AS_MATRIX])
 def test_columns_are_put_in_the_order_of_a_model_that_knows_their_names(tmp_path: Path, inputs: tuple):
     path = written(tmp_path, "people.csv", "tenure months,id,age,income,y\n1,7,31,400,no\n2,8,44,500,yes\n")
-    found = data.read(path, "y", inputs).inputs
+    found = matching.read(path, "y", inputs).inputs
     assert np.column_stack(list(found.values())).tolist() == [[31, 400, 1], [44, 500, 2]]
 
 
@@ -149,43 +149,43 @@ def test_columns_of_other_names_are_not_taken_by_their_place(
     tmp_path: Path, inputs: tuple, name: str, content: str, said: str, hint: str
 ):
     with pytest.raises(ConfigError, match=said) as caught:
-        data.read(written(tmp_path, name, content), None, inputs)
+        matching.read(written(tmp_path, name, content), None, inputs)
     assert str(caught.value.hint).startswith(hint)
 
 
 def test_what_has_no_names_of_columns_is_taken_by_its_place(tmp_path: Path):
-    matrix = data.read(written(tmp_path, "rows.npy", ROWS), None, AS_MATRIX).inputs["input"]
+    matrix = matching.read(written(tmp_path, "rows.npy", ROWS), None, AS_MATRIX).inputs["input"]
     assert np.array_equal(matrix, ROWS)
     named = {"arr_0": ROWS[:, 0], "arr_1": ROWS[:, 1], "arr_2": ROWS[:, 2]}
-    assert list(data.read(written(tmp_path, "rows.npz", named), None, BY_COLUMN).inputs) == list(PERSON)
+    assert list(matching.read(written(tmp_path, "rows.npz", named), None, BY_COLUMN).inputs) == list(PERSON)
 
 
 def test_arrays_of_which_some_have_the_model_s_names_are_not_taken_by_their_place(tmp_path: Path):
     path = written(tmp_path, "rows.npz", {"ids": np.ones((2, 3)), "other": np.ones((2, 3))})
     with pytest.raises(ConfigError, match="missing: 'mask'; unknown: 'other'"):
-        data.read(path, None, TWO)
+        matching.read(path, None, TWO)
 
 
 def test_the_hint_about_arrays_can_be_run(tmp_path: Path):
     with pytest.raises(ConfigError, match="missing: 'age', 'income', 'tenure months'; found: 'pixels'") as caught:
-        data.read(written(tmp_path, "rows.npz", {"pixels": ROWS}), None, BY_COLUMN)
+        matching.read(written(tmp_path, "rows.npz", {"pixels": ROWS}), None, BY_COLUMN)
     assert caught.value.hint is not None
     ones = caught.value.hint.replace("...", "np.ones(2)")
     exec(ones, {"np": np})
-    assert list(data.read(tmp_path / "rows.npz", None, BY_COLUMN).inputs) == list(PERSON)
+    assert list(matching.read(tmp_path / "rows.npz", None, BY_COLUMN).inputs) == list(PERSON)
 
 
 def test_a_model_that_says_nothing_of_its_inputs_gets_them_as_they_are_called(tmp_path: Path):
-    found = data.read(written(tmp_path, "rows.npz", {"b": ROWS, "a": ROWS}), None, ())
+    found = matching.read(written(tmp_path, "rows.npz", {"b": ROWS, "a": ROWS}), None, ())
     assert list(found.inputs) == ["b", "a"]
-    assert list(data.read(written(tmp_path, "rows.npy", ROWS), None, ()).inputs) == ["input"]
+    assert list(matching.read(written(tmp_path, "rows.npy", ROWS), None, ()).inputs) == ["input"]
 
 
 def test_precision_is_kept(tmp_path: Path):
-    assert data.read(written(tmp_path, "r.npy", ROWS), None, X).inputs["X"].dtype == np.float64
-    assert data.read(written(tmp_path, "r.npy", ROWS.astype(np.float32)), None, X).inputs["X"].dtype == np.float32
-    assert data.read(written(tmp_path, "r.npy", ROWS.astype(np.uint8)), None, X).inputs["X"].dtype == np.float32
-    assert data.read(written(tmp_path, "r.npy", ROWS.astype(np.int64)), None, X).inputs["X"].dtype == np.float64
+    assert matching.read(written(tmp_path, "r.npy", ROWS), None, X).inputs["X"].dtype == np.float64
+    assert matching.read(written(tmp_path, "r.npy", ROWS.astype(np.float32)), None, X).inputs["X"].dtype == np.float32
+    assert matching.read(written(tmp_path, "r.npy", ROWS.astype(np.uint8)), None, X).inputs["X"].dtype == np.float32
+    assert matching.read(written(tmp_path, "r.npy", ROWS.astype(np.int64)), None, X).inputs["X"].dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def test_precision_is_kept(tmp_path: Path):
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, name: str, content: object, inputs: tuple, said: str):
     with pytest.raises(ConfigError, match=said):
-        data.read(written(tmp_path, name, content), None, inputs)
+        matching.read(written(tmp_path, name, content), None, inputs)
 
 
 def test_python_objects_are_never_unpickled(tmp_path: Path):
     np.save(tmp_path / "rows.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(ConfigError, match="Python objects is not read"):
-        data.read(tmp_path / "rows.npy", None, X)
+        matching.read(tmp_path / "rows.npy", None, X)
 
 
 def test_the_hint_about_python_objects_is_right_for_pandas(tmp_path: Path):
@@ -234,12 +234,12 @@ def test_the_hint_about_python_objects_is_right_for_pandas(tmp_path: Path):
     values = pandas.Series(["no", "yes", "no", "no"], dtype=object)
     np.save(labels, values, allow_pickle=True)
     with pytest.raises(ConfigError) as caught:
-        data.read(rows, str(labels), X)
+        matching.read(rows, str(labels), X)
     assert caught.value.hint is not None
     call = re.search(r"np\.asarray\(.*?\)", caught.value.hint)
     assert call is not None
     np.save(labels, eval(call[0], {"np": np, "values": values}))
-    found = data.read(rows, str(labels), X).labels
+    found = matching.read(rows, str(labels), X).labels
     assert found is not None
     assert found.tolist() == ["no", "yes", "no", "no"]
 
@@ -260,7 +260,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: str, content
     if content is not None:
         written(tmp_path, labels.partition(":")[0], content)
     with pytest.raises(ConfigError, match=said):
-        data.read(rows, str(tmp_path / labels), X)
+        matching.read(rows, str(tmp_path / labels), X)
 
 
 # -- the split --------------------------------------------------------------------------------------------------------
@@ -269,13 +269,13 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: str, content
 @given(count=st.integers(2, 300), calibration=st.none() | st.integers(1, 400), seed=st.integers(0, 5))
 def test_no_row_is_in_both_and_none_is_lost(count: int, calibration: int | None, seed: int):
     rows = Rows({"X": np.arange(count)[:, None]}, np.arange(count) % 3)
-    one, two = data.split(rows, seed, calibration)
+    one, two = matching.split(rows, seed, calibration)
     both = np.concatenate([one.inputs["X"], two.inputs["X"]]).ravel()
     assert sorted(both) == list(range(count))
     assert one.count >= 1
     assert two.count >= 1
     assert one.count == min(calibration or -(-count // 5), count - 1)
-    again = data.split(rows, seed, calibration)
+    again = matching.split(rows, seed, calibration)
     assert again.calibration.digest() == one.digest()
 
 
@@ -283,7 +283,7 @@ def test_each_class_has_its_share_in_both():
     labels = np.array(["rare"] * 20 + ["common"] * 180)
     rows = Rows({"X": np.arange(200)[:, None]}, labels)
     for seed in range(5):
-        calibration, evaluation = data.split(rows, seed)
+        calibration, evaluation = matching.split(rows, seed)
         for part, expected in ((calibration, 4), (evaluation, 16)):
             assert part.labels is not None
             assert int((part.labels == "rare").sum()) == expected
@@ -291,11 +291,11 @@ def test_each_class_has_its_share_in_both():
 
 def test_another_seed_is_another_split():
     rows = Rows({"X": np.arange(100)[:, None]})
-    assert data.split(rows, 1).calibration.digest() != data.split(rows, 2).calibration.digest()
+    assert matching.split(rows, 1).calibration.digest() != matching.split(rows, 2).calibration.digest()
 
 
 def test_one_row_is_left_to_judge_on():
-    calibration, evaluation = data.split(Rows({"X": np.ones((1, 3))}), 0)
+    calibration, evaluation = matching.split(Rows({"X": np.ones((1, 3))}), 0)
     assert (calibration.count, evaluation.count) == (0, 1)
 
 
@@ -313,9 +313,9 @@ def test_one_row_is_left_to_judge_on():
     ],
 )
 def test_rows_that_cannot_calibrate_are_told(inputs: dict[str, np.ndarray], said: str):
-    assert said in data.uncalibrated(Rows(inputs))
+    assert said in matching.uncalibrated(Rows(inputs))
 
 
 def test_rows_that_can_calibrate_pass():
-    assert data.uncalibrated(Rows({"X": np.arange(6.0).reshape(2, 3)})) == ""
-    assert data.uncalibrated(Rows({"ids": np.arange(6).reshape(2, 3), "types": np.zeros((2, 3), int)})) == ""
+    assert matching.uncalibrated(Rows({"X": np.arange(6.0).reshape(2, 3)})) == ""
+    assert matching.uncalibrated(Rows({"ids": np.arange(6).reshape(2, 3), "types": np.zeros((2, 3), int)})) == ""

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.core.errors import ConfigError
-from paceline.optimize import gate, metrics
-from paceline.optimize.gate import Drop
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import gate, metrics
+from paceline.optimize.judging.gate import Drop
 from paceline.optimize.result import Judgement
-from paceline.optimize.rows import Rows
 
 ACCURACY, F1, RMSE, AGREEMENT, RELATIVE = (
     metrics.METRICS[name] for name in ("accuracy", "f1", "rmse", "agreement", "relative_error")

@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from paceline.core.errors import ConfigError
-from paceline.optimize import metrics
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import metrics
 
 Outputs = dict[str, np.ndarray]
 

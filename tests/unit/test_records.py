@@ -7,8 +7,8 @@ import pytest
 
 from paceline.core.errors import ConfigError
 from paceline.optimize.candidate import Candidate
-from paceline.optimize.records import Records, alone, count_once
 from paceline.optimize.result import Speed, Status, Tried
+from paceline.optimize.studying.records import Records, alone, count_once
 
 INT8 = Candidate(name="int8", title="int8")
 

@@ -37,7 +37,7 @@ def _ratio(text: str) -> float:
 
 
 def _drop(text: str) -> Any:
-    from paceline.optimize.gate import parse_drop  # it needs numpy, which --help does not
+    from paceline.optimize.judging.gate import parse_drop  # it needs numpy, which --help does not
 
     return parse_drop(text)
 

@@ -24,10 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from paceline.cli.documents import print_document
 from paceline.core.errors import ConfigError
-from paceline.optimize import study as studies
-from paceline.optimize.pareto import speed_at
 from paceline.optimize.reporting import html, markdown, terminal, words
 from paceline.optimize.result import Study, Tried
+from paceline.optimize.search.pareto import speed_at
+from paceline.optimize.studying import study as studies
 from paceline.optimize.wanted import Progress as Told
 from paceline.optimize.wanted import Wanted
 from paceline.reports.units import MILLISECONDS

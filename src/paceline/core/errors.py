@@ -44,6 +44,12 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip()[:_MOST_SAID] if lines else type(error).__name__
 
 
+def named_line(error: BaseException) -> str:
+    """The class of an exception, and the first line of what it says, if it says anything."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"
+
+
 class Detail(NamedTuple):
     """One place in the request and what is wrong there, such as `inputs[0].data[3]`."""
 

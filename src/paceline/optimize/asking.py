@@ -8,7 +8,7 @@ import numpy as np
 
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array, Signature
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
 from paceline.runtimes.base import LoadedModel
 
 _MOST_ROWS: Final = 64

@@ -18,9 +18,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline.optimize.predictor import Predictor
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.processes.predictor import Predictor
 from paceline.optimize.result import Speed
-from paceline.optimize.rows import Rows
 
 WORTH_IT: Final = 1.05
 """How much faster a candidate has to be: less is not worth another model."""

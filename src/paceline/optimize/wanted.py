@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from paceline.optimize.gate import Drop
+from paceline.optimize.judging.gate import Drop
 from paceline.optimize.result import Tried
 
 _TIMED_S: Final = (0.5, 4.0)

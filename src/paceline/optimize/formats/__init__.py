@@ -1,6 +1,6 @@
 """How models of other libraries become ONNX: one module per format.
 
-Each has a function that runs as a step (see `optimize/steps.py`), in a process of its own:
+Each has a function that runs as a step (see `optimize/processes/steps.py`), in a process of its own:
 
     def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool) -> Converted
 

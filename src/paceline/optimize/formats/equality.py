@@ -10,8 +10,8 @@ from paceline.core.errors import CannotChange, ModelFailed, ModelLoadError
 from paceline.core.tensors import Array
 from paceline.optimize.asking import answers
 from paceline.optimize.comparing import compare
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.runtimes.base import load
 
 FILE: Final = "model.onnx"

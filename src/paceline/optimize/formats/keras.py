@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from paceline.core.tensors import Array
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.formats.equality import FILE, converted
 from paceline.optimize.formats.tensorflow import to_onnx
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.runtimes import keras
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.tensorflow import TensorFlowModel

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from paceline.optimize.asking import answers
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.formats.equality import FILE, converted
 from paceline.optimize.formats.tensorflow import to_onnx
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.tensorflow import TensorFlowModel
 

@@ -29,8 +29,8 @@ from paceline.workers.python.pickled import read
 _FLOAT, _DOUBLE = "float32", "float64"
 _DOUBLE_TREES: Final = ("HistGradientBoosting", "LGBM")
 """Whose thresholds are compared in double precision, by the beginning of the name of their class."""
-_VOTERS: Final = ("Bagging", "ExtraTrees", "KNeighbors", "RandomForest", "Voting")
-"""Whose probabilities are shares of votes, by the beginning of the name of their class."""
+_VOTERS: Final = ("ExtraTreesClassifier", "KNeighborsClassifier", "RandomForestClassifier")
+"""Whose probabilities are shares of votes."""
 _EVEN: Final = 2.0**-17  # shares of votes that are nearer to one another are equal
 _ONNX_FLOAT, _ONNX_DOUBLE, _ONNX_BOOL = 1, 11, 9
 _OURS: Final = "ours_"  # begins the names of nodes that skl2onnx has not written
@@ -53,7 +53,10 @@ def convert(*, model: Path, rows: Path, folder: Path, allow_pickle: bool) -> Con
     _register()
     made, equality, more = _best(tabular)
     if tabular.has_text:
-        more.append("columns of text are tensors: a value that is missing (null) is refused, unlike by the library")
+        more.append(
+            "columns of text are tensors: clients send one for each column, by name, and neither items nor lists; "
+            "a value that is missing (null) is refused"
+        )
     return tabular.converted(made, folder, equality, notes + more)
 
 
@@ -103,7 +106,7 @@ def _outputs(tabular: Tabular, graph: Graph, theirs: Sequence[str], kinds: Seque
     if tabular.estimator.classes is None:
         return tabular.prediction(graph, theirs[0], kinds[0])
     label, kind = theirs[0], kinds[0]
-    if "probabilities" in tabular.answers and type(tabular.estimator.last).__name__.startswith(_VOTERS):
+    if "probabilities" in tabular.answers and type(tabular.estimator.last).__name__ in _VOTERS:
         label = _voted(graph, theirs[1], kinds[1], tabular.estimator.classes.astype(kind))
     wanted = tabular.answers["label"].dtype
     if wanted.kind in "bf":

@@ -20,11 +20,11 @@ import numpy as np
 from paceline.core.errors import CannotChange, ConfigError
 from paceline.core.tensors import Array
 from paceline.optimize.comparing import Mask, compare, rows_apart
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.formats.equality import FILE, answers_of
 from paceline.optimize.formats.graphs import Graph, OwnGraph, Value, joined_columns, save
 from paceline.optimize.formats.trees import Ensemble, write_classes
 from paceline.optimize.result import Converted, Equality
-from paceline.optimize.rows import Rows
 from paceline.workers.frames import Tensor
 from paceline.workers.python.estimators import Estimator, service_of
 

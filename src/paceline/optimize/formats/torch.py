@@ -15,9 +15,9 @@ from typing import Any, Final
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Signature
 from paceline.optimize.asking import answers
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.formats.equality import FILE, converted
 from paceline.optimize.result import Converted
-from paceline.optimize.rows import Rows
 from paceline.runtimes.options import RuntimeOptions
 from paceline.runtimes.torch import TorchModel
 from paceline.runtimes.torch_library import first_line, library

@@ -21,7 +21,7 @@ import numpy as np
 from paceline.core.errors import CannotChange, ConfigError
 from paceline.core.tensors import Array, DataType
 from paceline.optimize.candidate import Made
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
 from paceline.runtimes.torch_library import first_line, library
 
 _MODEL: Final = "model.pt2"

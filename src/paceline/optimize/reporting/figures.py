@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from paceline.optimize.metrics import METRICS
+from paceline.optimize.judging.metrics import METRICS
 from paceline.optimize.reporting import words
 from paceline.optimize.result import Study, Tried
 from paceline.reports.charts import (

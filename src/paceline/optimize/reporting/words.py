@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from paceline.loadtest.quantities import parse_duration
-from paceline.optimize import pareto
+from paceline.optimize.judging.metrics import METRICS
 from paceline.optimize.measure import WORTH_IT
-from paceline.optimize.metrics import METRICS
 from paceline.optimize.result import Equality, Judgement, Speed, Study, Tried
+from paceline.optimize.search import pareto
 from paceline.reports.units import BYTES, MILLISECONDS, PER_SECOND, UNKNOWN, Unit
 
 CHOSEN: Final = "\u2605"

@@ -1,6 +1,6 @@
 """What a model can be turned into: one ONNX file from another.
 
-A change is a function that runs as a step (see `optimize/steps.py`), in a process of its own:
+A change is a function that runs as a step (see `optimize/processes/steps.py`), in a process of its own:
 
     def NAME(*, model: Path, rows: Path, folder: Path, ...) -> Made
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
-from paceline.optimize.data import uncalibrated
+from paceline.optimize.data.matching import uncalibrated
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.quiet import quiet
-from paceline.optimize.rows import Rows
 from paceline.optimize.transforms.onnx_files import is_large, save
 from paceline.optimize.transforms.onnx_graph import copy, inputs
 from paceline.runtimes.onnx_session import open_session, session_options

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from paceline.optimize.facts import graphs
+from paceline.optimize.search.facts import graphs
 from paceline.optimize.transforms.onnx_graph import attribute, constants, readers, seen
 from paceline.optimize.transforms.prepare import PRODUCTS
 from paceline.optimize.transforms.units import Cut, Group, Layout, Read

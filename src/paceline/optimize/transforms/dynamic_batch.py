@@ -20,8 +20,8 @@ from paceline.core.errors import CannotChange, ModelFailed, ModelLoadError
 from paceline.core.tensors import Array
 from paceline.optimize.asking import answers, as_taken
 from paceline.optimize.candidate import Made
-from paceline.optimize.facts import fixed_batch
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.search.facts import fixed_batch
 from paceline.optimize.transforms.onnx_files import load, save
 from paceline.optimize.transforms.onnx_graph import add_constant, attribute, constants, fresh_name, inputs
 from paceline.runtimes.base import load as load_model

@@ -22,8 +22,8 @@ import numpy as np
 from paceline.core.errors import CannotChange
 from paceline.core.tensors import Array
 from paceline.optimize.candidate import Made
-from paceline.optimize.facts import size_bytes
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.search.facts import size_bytes
 from paceline.optimize.transforms import calibrate, qdq
 from paceline.optimize.transforms.calibrate import Method
 from paceline.optimize.transforms.onnx_files import is_large, save

@@ -17,8 +17,8 @@ from paceline.config.machine import usable_cores
 from paceline.config.processor import Processor
 from paceline.core.errors import CannotChange
 from paceline.optimize.candidate import Candidate, Change, Made
-from paceline.optimize.facts import Facts
 from paceline.optimize.quiet import quiet
+from paceline.optimize.search.facts import Facts
 from paceline.optimize.transforms.onnx_files import fold, load, save
 from paceline.runtimes.options import Precision, RuntimeOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from paceline.optimize.facts import size_bytes
+from paceline.optimize.search.facts import size_bytes
 from paceline.optimize.transforms.onnx_graph import inputs
 from paceline.runtimes.onnx_file import check
 from paceline.runtimes.onnx_session import open_session, session_options

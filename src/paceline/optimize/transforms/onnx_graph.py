@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paceline.core.tensors import Array
-from paceline.optimize.facts import graphs
+from paceline.optimize.search.facts import graphs
 
 
 def copy(model: Any) -> Any:

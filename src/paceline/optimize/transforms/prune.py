@@ -17,8 +17,8 @@ import numpy as np
 from paceline.config.processor import Processor
 from paceline.core.errors import CannotChange
 from paceline.optimize.candidate import Candidate, Change, Made
-from paceline.optimize.facts import Facts
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.search.facts import Facts
 from paceline.optimize.transforms import calibrate
 from paceline.optimize.transforms.channels import groups
 from paceline.optimize.transforms.importance import Choice, by_reconstruction, by_size, can_be_refitted

@@ -14,9 +14,9 @@ from typing import Any, Final
 from paceline.config.processor import Processor
 from paceline.core.errors import CannotChange
 from paceline.optimize.candidate import Candidate, Change, Made
-from paceline.optimize.facts import Facts
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.quiet import quiet
-from paceline.optimize.rows import Rows
+from paceline.optimize.search.facts import Facts
 from paceline.optimize.transforms import calibrate, qdq
 from paceline.optimize.transforms.calibrate import Method
 from paceline.optimize.transforms.onnx_files import is_large, save, weight_bytes

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from paceline.core.errors import ConfigError, ModelLoadError, PacelineError, StepFailed, UnsafeModel
-from paceline.optimize import steps
 from paceline.optimize.candidate import Made
-from paceline.optimize.facts import Facts
+from paceline.optimize.processes import steps
 from paceline.optimize.result import Converted, Equality
+from paceline.optimize.search.facts import Facts
 from paceline.optimize.wanted import Budget, Progress
 from paceline.runtimes.bundle import is_bundle
 from paceline.runtimes.formats import Format, identify
@@ -180,7 +180,7 @@ def to_onnx(source: Source, native: Path, rows: Path, allow_pickle: bool, run: S
 
 
 def _facts(path: Path, run: Steps) -> Facts:
-    found: Facts = run.run("facts:read", Facts, {"model": path})
+    found: Facts = run.run("search.facts:read", Facts, {"model": path})
     return found
 
 

@@ -21,8 +21,8 @@ import msgspec
 from paceline.core.errors import ConfigError
 from paceline.optimize.candidate import Candidate
 from paceline.optimize.measure import WORTH_IT
+from paceline.optimize.processes.steps import write_whole
 from paceline.optimize.result import Tried
-from paceline.optimize.steps import write_whole
 
 _KEPT: Final = ("accepted", "rejected")
 _LOCK: Final = "lock"

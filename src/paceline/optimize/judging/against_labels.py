@@ -14,11 +14,11 @@ import numpy as np
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array
-from paceline.optimize import answers
-from paceline.optimize.answers import Codes, Floats, Outputs
-from paceline.optimize.intervals import Statistic
-from paceline.optimize.paired import Comparison, by_row, labels_of, mean_of, paired, root_of
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import answers
+from paceline.optimize.judging.answers import Codes, Floats, Outputs
+from paceline.optimize.judging.intervals import Statistic
+from paceline.optimize.judging.paired import Comparison, by_row, labels_of, mean_of, paired, root_of
 
 _LEAST: Final = float(np.finfo(np.float64).eps)  # as scikit-learn clips probabilities
 _PADDING: Final = 2

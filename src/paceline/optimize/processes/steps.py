@@ -3,7 +3,7 @@
 Rules:
 - A step is a function by name, and its arguments. What it returns is written beside its files. A step that was run
   before, with equal arguments on equal files, is not run again: so a study that was killed goes on where it was.
-- Equal means: the same function, the same source of it, the same versions of libraries, and files of the same bytes.
+- Equal means: the same function, the same code of ours, the same versions of libraries, and files of the same bytes.
 - That a change does not apply is a result, and kept as one. What failed is tried again.
 - A process that crashes, hangs or runs out of memory costs its step, not the study.
 """
@@ -15,13 +15,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+import paceline
 from paceline.config.machine import usable_cores
 from paceline.core.errors import (
     CannotChange,
@@ -32,7 +33,7 @@ from paceline.core.errors import (
     StepFailed,
     UnsafeModel,
 )
-from paceline.optimize.process import Gone, Process
+from paceline.optimize.processes.process import Gone, Process
 from paceline.runtimes.model_files import digest
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -136,11 +137,10 @@ def folder_of(root: Path, call: str, arguments: Mapping[str, Any]) -> Path:
 
 def key_of(call: str, arguments: Mapping[str, Any]) -> str:
     """A SHA-256 over everything that a step's result depends on."""
-    module = call.partition(":")[0]
     values = {
         name: f"sha256:{digest(value)}" if isinstance(value, Path) else value for name, value in arguments.items()
     }
-    document = [call, _source_of(module), versions(module), dict(sorted(values.items()))]
+    document = [call, _code(), versions(call.partition(":")[0]), dict(sorted(values.items()))]
     return hashlib.sha256(msgspec.json.encode(document)).hexdigest()
 
 
@@ -167,13 +167,11 @@ def write_whole(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def _source_of(module: str) -> str:
-    """A digest of the function's module and of those beside it, which it may use."""
-    spec = find_spec(f"{PACKAGE}.{module}")
-    if spec is None or spec.origin is None:
-        return ""
-    beside = sorted(Path(spec.origin).parent.glob("*.py"))
-    return hashlib.sha256("".join(map(digest, beside)).encode()).hexdigest()
+@cache
+def _code() -> str:
+    """A digest of all code of ours: a step may use any of it."""
+    files = sorted(Path(paceline.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()
 
 
 def _kept(folder: Path, key: str) -> Outcome | None:
@@ -203,7 +201,9 @@ def _run(call: str, key: str, folder: Path, timeout_s: float, say: Callable[[str
     log = folder / _LOG
     process: Process | None = None
     try:
-        process = Process(f"{PACKAGE}.child", [str(folder.absolute()), key], log=log, threads=usable_cores().whole)
+        process = Process(
+            f"{PACKAGE}.processes.child", [str(folder.absolute()), key], log=log, threads=usable_cores().whole
+        )
         while True:
             said = process.receive(max(0.0, until - time.monotonic()))
             if said is True:  # the outcome is written; whatever its libraries do at exit does not matter

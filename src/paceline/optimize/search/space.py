@@ -17,9 +17,9 @@ from typing import Final
 from paceline.config.processor import Processor
 from paceline.core.errors import ConfigError
 from paceline.optimize.candidate import Candidate, Change
-from paceline.optimize.facts import Facts
-from paceline.optimize.pareto import speed_at
 from paceline.optimize.result import Tried
+from paceline.optimize.search.facts import Facts
+from paceline.optimize.search.pareto import speed_at
 from paceline.runtimes.options import RuntimeOptions
 
 ORIGINAL: Final = "original"

@@ -14,9 +14,9 @@ import numpy as np
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array
-from paceline.optimize.answers import Floats
-from paceline.optimize.intervals import Statistic
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging.answers import Floats
+from paceline.optimize.judging.intervals import Statistic
 
 LABELS: Final = "give what is true: --labels y.npy, or a column's name"
 """What to do where a metric needs labels."""

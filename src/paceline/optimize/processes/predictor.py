@@ -19,8 +19,8 @@ import numpy as np
 
 from paceline.core.errors import ModelLoadError, PacelineError, RuntimeUnavailable, StepFailed, UnsafeModel
 from paceline.core.tensors import DATATYPES, Array, Signature, TensorSpec
-from paceline.optimize.process import Gone, Process
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.processes.process import Gone, Process
 from paceline.runtimes.options import RuntimeOptions
 
 _LOG: Final = "log.txt"
@@ -129,7 +129,7 @@ class Predictor:
         loading = Loading(str(model.absolute()), options, threads, allow_pickle, timeout_s)
         try:
             self._process = Process(
-                "paceline.optimize.predictor_child",
+                "paceline.optimize.processes.predictor_child",
                 [msgspec.json.encode(loading).decode()],
                 log=Path(self._own.name) / _LOG,
                 threads=threads,

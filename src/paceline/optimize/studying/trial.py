@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from paceline.core.errors import CannotChange, ConfigError, PacelineError
-from paceline.optimize import gate, measure
+from paceline.optimize import measure
 from paceline.optimize.candidate import Candidate, Made
+from paceline.optimize.judging import gate
 from paceline.optimize.measure import WORTH_IT, Runs
-from paceline.optimize.opening import Opening, load
-from paceline.optimize.predictor import Predictor
+from paceline.optimize.processes.predictor import Predictor
 from paceline.optimize.reporting.words import rows_text
 from paceline.optimize.result import Speed, Tried
-from paceline.optimize.source import Onnx, Steps
+from paceline.optimize.studying.opening import Opening, load
+from paceline.optimize.studying.source import Onnx, Steps
 from paceline.optimize.wanted import Budget, Progress, Wanted
 from paceline.runtimes.model_files import size_bytes
 

@@ -23,9 +23,9 @@ import numpy as np
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array, DataType, TensorSpec
-from paceline.optimize import data_files
-from paceline.optimize.data_files import Contents
-from paceline.optimize.rows import Rows
+from paceline.optimize.data import files
+from paceline.optimize.data.files import Contents
+from paceline.optimize.data.rows import Rows
 
 _CALIBRATION_SHARE: Final = 0.2
 _MOST_CALIBRATION: Final = 512
@@ -54,7 +54,7 @@ def read(data: Path, labels: str | None, inputs: Sequence[TensorSpec]) -> Rows:
         ConfigError: a file cannot be read, or does not fit the model.
         RuntimeUnavailable: the library for its format is not installed.
     """
-    contents = data_files.read(data, "--data")
+    contents = files.read(data, "--data")
     true: Array | None = None
     if labels is not None and labels in contents.arrays:
         true = contents.arrays[labels]
@@ -120,7 +120,7 @@ def _labels(labels: str, data: Path, contents: Contents) -> Array:
         raise ConfigError(
             f"--labels {labels}: there is no such file, and no such column in {data}: it has {_listed(contents.arrays)}"
         )
-    arrays = data_files.read(path, "--labels").arrays
+    arrays = files.read(path, "--labels").arrays
     if column and column not in arrays:
         raise ConfigError(f"--labels {labels}: {path} has no {column!r}: it has {_listed(arrays)}")
     if not column and len(arrays) != 1:

@@ -20,13 +20,13 @@ import numpy as np
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array
-from paceline.optimize import answers, intervals
-from paceline.optimize.answers import Outputs
-from paceline.optimize.intervals import Interval
-from paceline.optimize.metrics import Metric
-from paceline.optimize.paired import Comparison
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import answers, intervals
+from paceline.optimize.judging.answers import Outputs
+from paceline.optimize.judging.intervals import Interval
+from paceline.optimize.judging.metrics import Metric
+from paceline.optimize.judging.paired import Comparison
 from paceline.optimize.result import Judgement
-from paceline.optimize.rows import Rows
 
 LEAST_ROWS: Final = 30
 """With fewer, a bootstrap says nothing."""

@@ -1,4 +1,4 @@
-"""The process that holds one candidate: `python -m paceline.optimize.predictor_child`. See `predictor.py`.
+"""The process that holds one candidate: `python -m paceline.optimize.processes.predictor_child`. See `predictor.py`.
 
 Rules:
 - Rows are brought into the types and shapes of the signature before anything is timed: serving does that while it
@@ -23,13 +23,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from paceline.core.errors import ModelFailed, PacelineError, first_line
+from paceline.core.errors import ModelFailed, PacelineError, named_line
 from paceline.core.tensors import Array, DataType, Signature, Tensors, TensorSpec, bf16_to_float32
 from paceline.engine.examples import to_bf16
-from paceline.optimize import item_rows
-from paceline.optimize.predictor import Answer, Asked, Loaded, Loading, fixed_batch, tensors_of
-from paceline.optimize.process import Line
-from paceline.optimize.rows import Rows
+from paceline.optimize.data import items
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.processes.predictor import Answer, Asked, Loaded, Loading, fixed_batch, tensors_of
+from paceline.optimize.processes.process import Line
 from paceline.runtimes.base import load
 from paceline.runtimes.formats import identify
 from paceline.workers.service import Options, ServiceModel, Source, is_service
@@ -111,7 +111,7 @@ class Candidate:
     def _inputs(self, rows: str) -> Tensors:
         found = Rows.load(Path(rows)).inputs
         if self.signature.items:
-            return (item_rows.items(found),)
+            return (items.items(found),)
         named = {spec.name: _fitted(found[spec.name], spec) for spec in self.signature.inputs if spec.name in found}
         return _open(self.signature).bind(named)
 
@@ -152,7 +152,7 @@ def _fitted(array: Array, spec: TensorSpec) -> Array:
 
 def _named(signature: Signature, outputs: list[Array]) -> dict[str, Array]:
     if signature.items:
-        return item_rows.outputs(outputs[0].tolist())
+        return items.outputs(outputs[0].tolist())
     return {spec.name: _plain(each, spec) for spec, each in zip(signature.outputs, outputs, strict=True)}
 
 
@@ -160,7 +160,7 @@ def _plain(array: Array, spec: TensorSpec) -> Array:
     """As a file holds it: text of a fixed width, numbers of numpy's own types."""
     if spec.datatype is DataType.BF16 and array.dtype == DataType.BF16.dtype:
         return bf16_to_float32(array)
-    return item_rows.texts(array) if array.dtype.kind in "OS" else array
+    return items.texts(array) if array.dtype.kind in "OS" else array
 
 
 def _answered(candidate: Candidate, asked: Asked) -> Answer:
@@ -180,7 +180,7 @@ def _failure(error: BaseException) -> Answer:
         return Answer(error=type(error).__name__, message=f"{error.message}: {words}")
     if isinstance(error, PacelineError):
         return Answer(error=type(error).__name__, message=error.message, hint=error.hint)
-    return Answer(error="StepFailed", message=f"{type(error).__name__}: {first_line(error)}")
+    return Answer(error="StepFailed", message=named_line(error))
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ import numpy as np
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array
-from paceline.optimize import against_labels, against_original, answers
-from paceline.optimize.answers import Outputs
-from paceline.optimize.paired import LABELS, Comparison
-from paceline.optimize.rows import Rows
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import against_labels, against_original, answers
+from paceline.optimize.judging.answers import Outputs
+from paceline.optimize.judging.paired import LABELS, Comparison
 
 _EMBEDDING_WORDS: Final = ("embed", "hidden", "pool", "sentence", "feature")
 

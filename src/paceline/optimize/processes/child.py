@@ -1,4 +1,4 @@
-"""The process that runs one step: `python -m paceline.optimize.child`. See `steps.py`."""
+"""The process that runs one step: `python -m paceline.optimize.processes.child`. See `steps.py`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from paceline.core.errors import PacelineError, RuntimeUnavailable, StepFailed, first_line
-from paceline.optimize.process import Line
-from paceline.optimize.steps import ASKED, OUTCOME, PACKAGE, Asked, Outcome, write_whole
+from paceline.core.errors import PacelineError, RuntimeUnavailable, StepFailed, named_line
+from paceline.optimize.processes.process import Line
+from paceline.optimize.processes.steps import ASKED, OUTCOME, PACKAGE, Asked, Outcome, write_whole
 
 
 class _Progress(io.TextIOBase):
@@ -66,7 +66,7 @@ def _told(error: BaseException) -> PacelineError:
         return RuntimeUnavailable(f"{missing} is not installed", hint="pip install 'paceline[optimize]'")
     if isinstance(error, MemoryError):
         return StepFailed("out of memory")
-    return StepFailed(f"{type(error).__name__}: {first_line(error)}")
+    return StepFailed(named_line(error))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from paceline.optimize import item_rows
+from paceline.optimize.data import items
+from paceline.optimize.data.rows import Rows
 from paceline.optimize.result import Study, Tried
-from paceline.optimize.rows import Rows
 from paceline.runtimes import bundle, model_files
 from paceline.runtimes.bundle import Bundle, Provenance
 
@@ -52,7 +52,7 @@ def write(out: Path, name: str, model: Path, chosen: Tried, study: Study, rows: 
             model=inside,
             options=chosen.candidate.options,
             settings={"threads": chosen.speeds[0].threads} if chosen.speeds else {},
-            example=item_rows.example(rows.inputs),
+            example=items.example(rows.inputs),
             provenance=Provenance(
                 source=study.source["file"],
                 source_sha256=study.source["sha256"],

@@ -1,6 +1,6 @@
 """How does the study talk to a process of its own, and how does that process end?
 
-    with Process("paceline.optimize.child", [folder, key], log=log, threads=1) as process:
+    with Process("paceline.optimize.processes.child", [folder, key], log=log, threads=1) as process:
         process.send({"wanted": 1})
         answer = process.receive(timeout_s=60.0)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array
-from paceline.optimize import answers
-from paceline.optimize.answers import Floats, Outputs
-from paceline.optimize.intervals import Statistic
-from paceline.optimize.paired import Comparison, beside_itself, by_row, mean_of
+from paceline.optimize.judging import answers
+from paceline.optimize.judging.answers import Floats, Outputs
+from paceline.optimize.judging.intervals import Statistic
+from paceline.optimize.judging.paired import Comparison, beside_itself, by_row, mean_of
 
 
 def agreement(old: Outputs, new: Outputs) -> Comparison:

@@ -14,9 +14,9 @@ from typing import Final
 from paceline.core.errors import PacelineError
 from paceline.optimize import measure
 from paceline.optimize.measure import Runs
-from paceline.optimize.predictor import Predictor
+from paceline.optimize.processes.predictor import Predictor
 from paceline.optimize.result import Speed, Tried
-from paceline.optimize.trial import Bench, built, too_slow
+from paceline.optimize.studying.trial import Bench, built, too_slow
 
 _MOST: Final = 4
 _LOADING_S: Final = 2.0

@@ -23,16 +23,18 @@ import numpy as np
 from paceline.config.machine import usable_cores
 from paceline.core.errors import PacelineError
 from paceline.core.tensors import Array, TensorSpec
-from paceline.optimize import data, gate, measure, metrics
+from paceline.optimize import measure
+from paceline.optimize.data import matching
+from paceline.optimize.data.rows import Rows
+from paceline.optimize.judging import gate, metrics
+from paceline.optimize.judging.metrics import Metric
 from paceline.optimize.measure import Runs
-from paceline.optimize.metrics import Metric
-from paceline.optimize.predictor import Predictor
-from paceline.optimize.records import count_once
+from paceline.optimize.processes.predictor import Predictor
 from paceline.optimize.reporting.words import rows_text
 from paceline.optimize.result import Speed, Tried
-from paceline.optimize.rows import Rows
-from paceline.optimize.source import Source, Steps, export_factory
-from paceline.optimize.space import original
+from paceline.optimize.search.space import original
+from paceline.optimize.studying.records import count_once
+from paceline.optimize.studying.source import Source, Steps, export_factory
 from paceline.optimize.wanted import Budget, Progress, Wanted
 from paceline.runtimes.bundle import this_machine
 from paceline.runtimes.model_files import digest, size_bytes
@@ -138,15 +140,15 @@ class Opener:
         if time.monotonic() - loading > _LOADING_SHARE * wanted.budget_s and len(self._threads) > 1:
             self._threads = self._threads[:1]
             notes = [*notes, "with one thread alone: the budget is too short to load it twice"]
-        rows = data.read(wanted.data, wanted.labels, _inputs(predictor))
-        split = data.split(rows, wanted.seed, wanted.calibration_rows)
+        rows = matching.read(wanted.data, wanted.labels, _inputs(predictor))
+        split = matching.split(rows, wanted.seed, wanted.calibration_rows)
         affordable = self._affordable(predictor, native, split.evaluation)
         evaluation = _some(split.evaluation, affordable, wanted.seed)
         baseline, metric = self._asked(predictor, evaluation)
         baseline, tried = self._timed(baseline, native, evaluation)
         tried.reasons += notes
         tried.took_s = time.monotonic() - began
-        uncalibrated = data.uncalibrated(split.calibration)
+        uncalibrated = matching.uncalibrated(split.calibration)
         advice = gate.advice(baseline.answers, evaluation, metric, wanted.max_drop)
         return Opening(
             native=native,
@@ -168,7 +170,7 @@ class Opener:
         if self._source.path is not None:
             return self._source.path, []
         self._progress.doing("exporting it")
-        example = _some(data.read(self._wanted.data, self._wanted.labels, ()), _LEAST_ROWS, self._wanted.seed)
+        example = _some(matching.read(self._wanted.data, self._wanted.labels, ()), _LEAST_ROWS, self._wanted.seed)
         return export_factory(self._source, self._saved(example, _EXAMPLE), self._steps)
 
     def _load(self, native: Path, threads: int) -> Predictor:

@@ -25,13 +25,15 @@ from paceline import __version__
 from paceline.config.machine import usable_memory_bytes
 from paceline.config.processor import processor
 from paceline.core.errors import PacelineError
-from paceline.optimize import bundling, pareto, run_off, space, steps
 from paceline.optimize.candidate import Candidate
-from paceline.optimize.opening import Opener, Opening
-from paceline.optimize.records import Records, alone, not_written
+from paceline.optimize.processes import steps
 from paceline.optimize.result import SCHEMA, Equality, Speed, Study, Tried
-from paceline.optimize.source import Onnx, Source, Steps, open_source, to_onnx
-from paceline.optimize.trial import Bench, built, said, trial
+from paceline.optimize.search import pareto, space
+from paceline.optimize.studying import bundling, run_off
+from paceline.optimize.studying.opening import Opener, Opening
+from paceline.optimize.studying.records import Records, alone, not_written
+from paceline.optimize.studying.source import Onnx, Source, Steps, open_source, to_onnx
+from paceline.optimize.studying.trial import Bench, built, said, trial
 from paceline.optimize.wanted import Budget, Progress, Wanted
 from paceline.runtimes import model_files
 from paceline.runtimes.bundle import this_machine

@@ -1,0 +1,1 @@
+"""May a candidate be served? Its answers are compared with labels, or with the original's."""

@@ -1,0 +1,1 @@
+"""Which candidates are there, and which is the best of them?"""

@@ -1,0 +1,1 @@
+"""One study, from the original to the bundle."""
