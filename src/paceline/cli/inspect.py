@@ -27,7 +27,7 @@ def command(ctx: click.Context, /, model: Path, strict: bool, as_json: bool) -> 
     executed, and no framework is needed: a pickle is read instruction by instruction, and its names are judged.
 
     Exit codes: 0, it was read; 2, the command line is wrong; 4, it is missing, damaged, or no model; 6, with --strict,
-    it is unsafe, or runs code that is not known.
+    it is unsafe, or runs code that is not known, or was not read.
     """
     from paceline.inspection.dispatch import inspect
 

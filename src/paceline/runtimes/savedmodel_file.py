@@ -47,7 +47,8 @@ def check(folder: Path) -> None:
         ModelLoadError: there is no such graph, or it cannot be read.
     """
     saved = _for_serving(folder)
-    graph = _graph(saved)
+    assets = _assets(saved, folder)
+    graph = _graph(saved, assets)
     for operator, how in reaching_out(graph).items():
         raise UnsafeModel(
             f"{folder}: the operator {operator} {how}",
@@ -55,7 +56,7 @@ def check(folder: Path) -> None:
         )
     for wrong in wrong_sources(graph):
         raise UnsafeModel(f"{folder}: {wrong}", hint="export it again, with the file as an asset: tf.saved_model.save")
-    named = (folder / "assets" / asset.filename for asset in _assets(saved))
+    named = (folder / "assets" / asset.filename for asset in assets)
     for file in (*named, *folder.rglob("*")):
         if not is_inside(file, folder):
             raise ModelLoadError(f"{folder}: cannot be loaded: a file of it is not in its folder")
@@ -82,15 +83,20 @@ def _for_serving(folder: Path) -> Any:
     return found
 
 
-def _assets(saved: Any) -> list[Any]:
+def _assets(saved: Any, folder: Path) -> list[Any]:
     """The model's own files, and the tensors that become their names, as the loader finds them."""
+    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
-    packed = () if saved.asset_file_def else saved.collection_def[ASSETS].any_list.value
-    return [*saved.asset_file_def, *(AssetFileDef.FromString(each.value) for each in packed)]
+    if saved.asset_file_def:
+        return list(saved.asset_file_def)
+    try:
+        return [AssetFileDef.FromString(each.value) for each in saved.collection_def[ASSETS].any_list.value]
+    except DecodeError as error:
+        raise _no_model(folder, "the list of its assets is none") from error
 
 
-def _graph(saved: Any) -> Graph:
+def _graph(saved: Any, assets: Iterable[Any]) -> Graph:
     library, objects = saved.graph_def.library, saved.object_graph_def
     functions = {each.signature.name: [_node(node) for node in each.node_def] for each in library.function}
     for each in library.gradient:
@@ -114,7 +120,7 @@ def _graph(saved: Any) -> Graph:
             name: [_is_asset(objects, place) for place in each.bound_inputs]
             for name, each in objects.concrete_functions.items()
         },
-        assets={node_of(each.tensor_info.name) for each in _assets(saved)},
+        assets={node_of(each.tensor_info.name) for each in assets},
         weights={node_of(saved.saver_def.filename_tensor_name)},
     )
 
