@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from paceline.core.errors import ModelLoadError
+from paceline.inspection.dispatch import inspect
 from paceline.runtimes.formats import identify
 from paceline.workers.frames import Setup
 from paceline.workers.python import boosters
@@ -139,6 +140,16 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, library: str) -> None
         with pytest.raises(ModelLoadError, match=rf"{path.name}: cannot be loaded by {library}: .+") as refused:
             boosters.load(path, library)
         assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("ending", ["ubj", "json"])
+def test_long_notes_of_xgboost_do_no_harm(tmp_path: Path, ending: str) -> None:
+    _, fitted = trained("xgboost", tmp_path)
+    booster, path = fitted.get_booster(), tmp_path / f"notes.{ending}"
+    booster.set_attr(notes="x" * (2 << 20))
+    booster.save_model(path)
+    assert boosters.load(path, "xgboost").n_features_in_ == fitted.n_features_in_
+    assert inspect(path).safety == "safe"
 
 
 def test_json_that_only_looks_like_xgboost_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from paceline.core.errors import ModelLoadError, RuntimeUnavailable
 from paceline.inspection.dispatch import inspect
 from support import models
 from support.inspected import field, found, tensors
+from support.written_twice import written_twice
 
 
 def test_an_onnx_file(tmp_path):
@@ -60,6 +61,34 @@ def test_fault_103_external_data_outside_is_named_and_not_read(tmp_path):
     (tmp_path / "beside.bin").unlink()
     (tmp_path / "beside.bin").write_bytes(bytes(100_000))
     assert "beside.bin" in found(inspect(path), "note")
+
+
+@pytest.mark.parametrize("make", [models.mlp, models.slow, models.flowers])
+def test_what_is_there_twice_counts_as_a_runtime_reads_it(tmp_path, make):
+    path = make(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.metadata_props.add(key="author", value="someone")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.data_location = T.EXTERNAL
+        tensor.external_data.add(key="location", value="/etc/passwd")
+    path.write_bytes(model.SerializeToString())
+    once = inspect(path)
+    path.write_bytes(written_twice(model))
+    assert onnx.load(path, load_external_data=False) == model
+    twice = inspect(path)
+    assert twice.safety == ("unsafe" if model.graph.initializer else "safe")
+    once.size_bytes = twice.size_bytes = 0
+    assert twice == once
+
+
+def test_a_name_of_a_file_that_is_too_long_to_be_read_is_told(tmp_path):
+    path = models.mlp(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.graph.initializer[0].external_data.add(key="location", value="a/" * 2048 + "../" * 3000)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelLoadError, match="a name of 13096 bytes"):
+        inspect(path)
 
 
 def test_operators_that_call_python_and_those_of_strangers(tmp_path):

@@ -131,7 +131,7 @@ def test_what_the_model_does_not_take_is_its_failure_in_one_line(folder: Path) -
         ("lambda.keras", UnsafeModel, "holds a Lambda layer"),
         ("own_layer.keras", UnsafeModel, "needs a class of your own: Doubled"),
         ("own_activation.keras", UnsafeModel, "needs code of your own: function 'doubled'"),
-        ("read", UnsafeModel, "the operator ReadFile reads files"),
+        ("read", UnsafeModel, "when it runs, ReadFile reads files"),
         ("unsigned", ModelLoadError, "has no signature 'serving_default'"),
         ("any_rank", ModelLoadError, "'x' has any number of dimensions"),
     ],

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'paceline[torch]'")
@@ -87,7 +88,15 @@ def test_a_size_that_is_code(exported: Path, tmp_path: Path):
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("code", ["9**9**9", "1 << 10**10", "Pow(Integer(9), Integer(10000000000))"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "9**9**9",
+        "1 << 10**10",
+        "Pow(Integer(9), Integer(10000000000))",
+        "FloorDiv(Pow(Pow(Add(x,y,z,w,1),8),8), Add(x,3))",
+    ],
+)
 def test_a_size_that_takes_forever(code: str, exported: Path):
     with_program(exported, lambda document: _size(graph(document)["tensor_values"]["x"], code))
     refused(exported, "expr_str is")
@@ -106,6 +115,20 @@ def test_a_size_that_is_code_of_a_tensor_that_is_called_like_free_text(exported:
     with_program(exported, change)
     refused(exported, "expr_str is")
     assert not marker.exists()
+
+
+def test_the_root_of_a_size_is_one_of_the_sizes_that_are_let_through(tmp_path: Path):
+    class Scaled(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / x.shape[0] ** 0.5 * (x.shape[0] + 2) ** -0.5
+
+    path = torch_models.exported(Scaled(), torch.zeros(4, 3), to=tmp_path / "scaled.pt2")
+    written = path.read_bytes()
+    assert b"Float('0.5'" in written
+    assert b"Float('-0.5'" in written
+    assert inspect(path).safety == "safe"
+    (answer,) = load(path).instances(1, 1)[0].run((np.ones((7, 3), np.float32),))
+    np.testing.assert_allclose(answer, np.full((7, 3), 7**-0.5 / 3), rtol=1e-6)
 
 
 def _size(tensor: Document, code: str) -> None:
@@ -257,6 +280,15 @@ def test_a_script_that_reaches_for_more(added: bytes, says: str, tmp_path: Path)
         path, lambda name, data: data.replace(b"    return", added, 1) if name.endswith(".py") else data
     )
     refused(path, says)
+
+
+@pytest.mark.parametrize("record", ["constants.pkl", "data.pkl"])
+def test_a_script_with_an_object_in_a_pickle(record: str, tmp_path: Path):
+    path = torch_models.scripted(Plain(), tmp_path / "plain.pt")
+    pickled = b"\x80\x02c__torch__.torch.classes.rpc\nWorkerInfo\nq\x00)\x81}b."
+    torch_models.rewritten(path, lambda name, data: pickled if name == record else data)
+    refused(path, "objects of 'rpc'")
+    assert "objects of 'rpc'" in found(inspect(path), "unsafe")
 
 
 @pytest.mark.parametrize("ending", ["pt2", "pt"])

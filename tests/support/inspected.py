@@ -22,11 +22,15 @@ def found(report: Report, level: str) -> str:
 
 def field(number: int, content: bytes) -> bytes:
     """A field of a message of Protocol Buffers, with a length."""
-    size, length = len(content), b""
-    while size >= 0x80:
-        length += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    written = b""
+    while value >= 0x80:
+        written += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return written + bytes([value])
 
 
 def in_another_process(code: str, folder: Path) -> None:

@@ -7,11 +7,13 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from support import models
+from support.inspected import in_another_process
 from support.schemas import problems
 
 pytestmark = pytest.mark.slow
@@ -96,21 +98,41 @@ def test_what_cannot_be_read_ends_with_4(paceline, tmp_path):
     assert paceline("inspect").returncode == 2
 
 
-def test_inspect_loads_no_framework(tmp_path):
+FRAMEWORKS = {
+    "keras": """
+import keras
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+model.save("m.keras")
+model.export("saved", verbose=False)
+""",
+    "torch": """
+import torch
+program = torch.export.export(torch.nn.Linear(4, 2), (torch.zeros(2, 4),))
+torch.export.save(program, "m.pt2")
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("mlp.onnx", None), ("model.pkl", None), ("m.keras", "keras"), ("saved", "keras"), ("m.pt2", "torch")],
+)
+def test_inspect_loads_no_framework(tmp_path, name, library):
     models.mlp(tmp_path / "mlp.onnx")
     (tmp_path / "model.pkl").write_bytes(pickle.dumps({"a": 1}))
+    if library is not None:
+        if find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+        in_another_process(FRAMEWORKS[library], tmp_path)
     code = (
         "import sys, paceline.cli.main as cli\n"
         "try: cli.main(['inspect', sys.argv[1]])\n"
-        "except SystemExit: pass\n"
-        "loaded = {'onnx', 'onnxruntime', 'sklearn', 'joblib', 'torch', 'tensorflow'} & set(sys.modules)\n"
+        "except SystemExit as end: print(end.code, file=sys.stderr)\n"
+        "loaded = {'onnx', 'onnxruntime', 'sklearn', 'joblib', 'torch', 'tensorflow', 'keras'} & set(sys.modules)\n"
         "print(sorted(loaded), file=sys.stderr)"
     )
-    for name in ("mlp.onnx", "model.pkl"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
-        assert done.stderr == "[]\n"
+    done = subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "0\n[]\n", done.stderr
 
 
 def test_doctor_examines_this_machine(paceline):

@@ -104,7 +104,7 @@ def refused(*command: object) -> tuple[int, str]:
     ("name", "code", "said"),
     [
         ("lambda.keras", 6, "holds a Lambda layer"),
-        ("read", 6, "the operator ReadFile reads files"),
+        ("read", 6, "when it runs, ReadFile reads files"),
         ("old.h5", 4, "HDF5, the format of old Keras, is not read"),
         ("cut.keras", 4, "cannot be read: File is not a zip file"),
     ],

@@ -27,6 +27,11 @@ def test_a_whole_document() -> None:
     assert decoded(b"{}") == {}
 
 
+def test_a_long_text() -> None:
+    long = "x" * (2 << 20)
+    assert decoded(b"{" + text("notes") + text(long, b"S") + b"}") == {"notes": long}
+
+
 @pytest.mark.parametrize("end", range(len(WHOLE)))
 def test_a_document_that_is_cut_off_anywhere(end: int) -> None:
     with pytest.raises(NotUbjson):

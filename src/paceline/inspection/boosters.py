@@ -86,7 +86,7 @@ def read_xgboost(path: Path, report: Report) -> None:
     booster = learner.gradient_booster.gbtree or learner.gradient_booster
     version = ".".join(map(str, model.version[:4]))
     report.made_by, report.versions["xgboost"] = f"XGBoost {version}", version
-    report.operators = {learner.gradient_booster.name: 1}
+    report.operators = {learner.gradient_booster.name[:200]: 1}
     report.about["objective"] = learner.objective.name[:200]
     report.about["trees"] = len(booster.model.trees)
     report.about["nodes"] = sum(_number(tree.tree_param.num_nodes) for tree in booster.model.trees)

@@ -37,6 +37,11 @@ _IR_VERSION, _PRODUCER, _PRODUCER_VERSION, _MODEL_VERSION, _GRAPH, _OPSET, _META
     1, 2, 3, 5, 7, 8, 14, 20, 25,
 )  # fmt: skip
 
+# Of these fields a message has one.
+_PLAIN, _LIST, _MAP, _SPARSE, _OPTIONAL = 1, 4, 5, 8, 9  # what a value is
+_KINDS: Final = frozenset({_PLAIN, _LIST, _MAP, _SPARSE, _OPTIONAL, 7})
+_SIZE, _NAME = 1, 2  # what a dimension is
+
 
 @dataclass
 class _Found:
@@ -65,7 +70,7 @@ def read(path: Path, report: Report) -> None:
             f"{path}: cannot be read: it is no ONNX file, or a part of one ({error})",
             hint="check the file with onnx.checker, or export it again",
         ) from error
-    except _Absurd as error:
+    except (_Absurd, wire.TooLong) as error:
         raise ModelLoadError(f"{path}: cannot be read: {error}") from error
     report.operators = by_count(found.operators)
     report.parameters, report.weight_bytes = found.parameters, int(found.weight_bytes)
@@ -78,38 +83,36 @@ class _Absurd(Exception):
 
 
 def _model(data: memoryview, report: Report, found: _Found) -> None:
-    graph = None
     for number, value in wire.fields(data):
-        if number == _GRAPH and isinstance(value, memoryview):
-            graph = value
-        elif number == _IR_VERSION and isinstance(value, int):
+        if number == _IR_VERSION and isinstance(value, int):
             report.versions["IR"] = str(value)
         elif number == _MODEL_VERSION and isinstance(value, int) and 0 < value < 1 << 63:
             report.versions["model"] = str(value)
         elif number == _OPSET and isinstance(value, memoryview):
-            domain = wire.text(wire.first(value, 1)) or "ai.onnx"
+            domain = wire.text(wire.last(value, 1)) or "ai.onnx"
             report.versions[f"opset {domain}"] = str(wire.number(value, 2))
         elif number == _METADATA and isinstance(value, memoryview) and len(report.about) < _MOST_RANK:
-            report.about[f"metadata {wire.text(wire.first(value, 1))[:64]}"] = wire.text(wire.first(value, 2))[:200]
+            report.about[f"metadata {wire.text(wire.last(value, 1))[:64]}"] = wire.text(wire.last(value, 2))[:200]
         elif number == _TRAINING:
             report.find("odd", "it carries information for training, which serving does not use")
         elif number == _FUNCTION and isinstance(value, memoryview):
             report.about["functions"] = int(report.about.get("functions", 0)) + 1
             _nodes(value, 7, found, 1)
-    if graph is None:
+    if not wire.has(data, _GRAPH):
         raise wire.Malformed("it has no graph")
-    producer = [wire.text(wire.first(data, number)) for number in (_PRODUCER, _PRODUCER_VERSION)]
+    producer = [wire.text(wire.last(data, number)) for number in (_PRODUCER, _PRODUCER_VERSION)]
     report.made_by = " ".join(filter(None, producer)) or None
-    _top_graph(graph, report, found)
+    _top_graph(data, report, found)
 
 
-def _top_graph(graph: memoryview, report: Report, found: _Found) -> None:
-    _graph(graph, found, 0)
-    weights = {wire.text(wire.first(each, 8)) for each in wire.messages(graph, 5)}
-    inputs = [_tensor(value) for value in wire.messages(graph, 11)]
+def _top_graph(data: memoryview, report: Report, found: _Found) -> None:
+    for part in wire.messages(data, _GRAPH):
+        _graph(part, found, 0)
+    weights = {wire.text(wire.last(each, 8)) for each in wire.messages(data, _GRAPH, 5)}
+    inputs = [_tensor(value) for value in wire.messages(data, _GRAPH, 11)]
     # Until IR version 4, weights were listed among the inputs.
     report.inputs = [each for each in inputs if each.name not in weights]
-    report.outputs = [_tensor(value) for value in wire.messages(graph, 12)]
+    report.outputs = [_tensor(value) for value in wire.messages(data, _GRAPH, 12)]
 
 
 def _graph(graph: memoryview, found: _Found, depth: int) -> None:
@@ -117,7 +120,7 @@ def _graph(graph: memoryview, found: _Found, depth: int) -> None:
     for tensor in wire.messages(graph, 5):
         _weights(tensor, found)
     for sparse in wire.messages(graph, 15):
-        _weights(wire.first(sparse, 1), found)
+        _weights(wire.merged(sparse, 1), found)
 
 
 def _nodes(holder: memoryview, number: int, found: _Found, depth: int) -> None:
@@ -156,10 +159,12 @@ def _attribute(attribute: memoryview, kind: str, found: _Found, depth: int) -> N
             continue
         if number in (6, 11):
             _graph(value, found, depth + 1)
-        elif number in (5, 10):
+        elif number == 10:
             _weights(value, found, counts=kind == "Constant")
         elif number in (22, 23):
-            _weights(wire.first(value, 1), found, counts=kind == "Constant")
+            _weights(wire.merged(value, 1), found, counts=kind == "Constant")
+    if wire.has(attribute, 5):
+        _weights(wire.merged(attribute, 5), found, counts=kind == "Constant")
 
 
 def _weights(tensor: memoryview, found: _Found, *, counts: bool = True) -> None:
@@ -170,8 +175,8 @@ def _weights(tensor: memoryview, found: _Found, *, counts: bool = True) -> None:
             shape += wire.numbers(value)
         elif number == 2 and isinstance(value, int):
             kind = value
-        elif number == 13 and isinstance(value, memoryview) and wire.text(wire.first(value, 1)) == "location":
-            found.locations.add(wire.text(wire.first(value, 2)))
+        elif number == 13 and isinstance(value, memoryview) and wire.text(wire.last(value, 1)) == "location":
+            found.locations.add(wire.name(wire.last(value, 2)))
         if len(shape) > _MOST_RANK:
             raise _Absurd(f"a tensor of more than {_MOST_RANK} dimensions")
     if counts:
@@ -180,35 +185,30 @@ def _weights(tensor: memoryview, found: _Found, *, counts: bool = True) -> None:
 
 
 def _tensor(value: memoryview) -> Tensor:
-    datatype, shape = _type(wire.first(value, 2), 0)
-    return Tensor(name=wire.text(wire.first(value, 1)), datatype=datatype, shape=shape)
+    datatype, shape = _type(wire.merged(value, 2), 0)
+    return Tensor(name=wire.text(wire.last(value, 1)), datatype=datatype, shape=shape)
 
 
 def _type(kind: memoryview, depth: int) -> tuple[str | None, list[int | str] | None]:
     if depth > _DEEPEST:
         raise _Absurd(f"a type nested more than {_DEEPEST} deep")
-    for number, value in wire.fields(kind):
-        if not isinstance(value, memoryview):
-            continue
-        if number in (1, 8):
-            code = wire.number(value, 1)
-            shapes = list(wire.messages(value, 2))
-            shape = [_dimension(each) for each in wire.messages(shapes[0], 1)] if shapes else None
-            return _TYPES.get(code, (f"type {code}", 0))[0], shape
-        if number in (4, 5):  # a list, a map: served as one tensor, whose shape is found by running it
-            return _type(wire.first(value, 1 if number == 4 else 2), depth + 1)[0], None
-        if number == 9:
-            return f"optional of {_type(wire.first(value, 1), depth + 1)[0]}", None
+    number, value = wire.one_of(kind, _KINDS)
+    if number in (_PLAIN, _SPARSE):
+        code = wire.number(value, 1)
+        shape = [_dimension(each) for each in wire.messages(value, 2, 1)] if wire.has(value, 2) else None
+        return _TYPES.get(code, (f"type {code}", 0))[0], shape
+    if number in (_LIST, _MAP):  # served as one tensor, whose shape is found by running it
+        return _type(wire.merged(value, 1 if number == _LIST else 2), depth + 1)[0], None
+    if number == _OPTIONAL:
+        return f"optional of {_type(wire.merged(value, 1), depth + 1)[0]}", None
     return None, None
 
 
 def _dimension(dimension: memoryview) -> int | str:
-    for number, value in wire.fields(dimension):
-        if number == 1 and isinstance(value, int):
-            return wire.signed(value)
-        if number == 2 and isinstance(value, memoryview):
-            return wire.text(value) or -1
-    return -1
+    number, _ = wire.one_of(dimension, {_NAME}, {_SIZE})
+    if number == _SIZE:
+        return wire.signed(wire.number(dimension, _SIZE))
+    return wire.text(wire.last(dimension, _NAME)) or -1 if number == _NAME else -1
 
 
 def _judge(path: Path, report: Report, found: _Found, size_bytes: int) -> None:

@@ -120,12 +120,8 @@ def _script(archive: Archive, code: list[str], program: Program, report: Report)
     calls: list[str] = []
     for name in code:
         calls += [call.decode() for call in _CALL.findall(archive.read(name, _MOST_CODE_BYTES))]
-    for name in archive.entries:
-        is_code = name.endswith(".py")
-        if not is_code and not name.endswith(".pkl"):
-            continue
-        if wrong := torch_rules.wrong_script(archive.read(name, _MOST_CODE_BYTES), is_code=is_code):
-            report.find("unsafe", wrong)
+    for wrong in torch_rules.wrong_in_script(archive.entries, lambda name: archive.read(name, _MOST_CODE_BYTES)):
+        report.find("unsafe", wrong)
     report.operators = counted(calls)
     _forward(archive, program.result, report)
 

@@ -9,9 +9,9 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from paceline.core.errors import ModelLoadError, UnsafeModel
 from paceline.core.paths import is_inside
@@ -36,7 +36,17 @@ SIGNATURE: Final = "serving_default"
 TEXT: Final = 7
 """The number of the type of strings, DT_STRING."""
 
+_LEAVE_OUT: Final = "leave it out of what is exported, or load the model in code of your own: service.py"
+_AS_ASSET: Final = "export it again, with the file as an asset: tf.saved_model.save"
+_INSIDE: Final = "put the files themselves into the folder, not links to them, or export it again"
 _DIGITS: Final = re.compile(r"([0-9]+)")
+
+
+class Fault(NamedTuple):
+    """Why a model is refused, and what to do about it."""
+
+    text: str
+    hint: str
 
 
 def check(folder: Path) -> None:
@@ -46,25 +56,36 @@ def check(folder: Path) -> None:
         UnsafeModel: it reaches out of itself.
         ModelLoadError: there is no such graph, or it cannot be read.
     """
-    saved = _for_serving(folder)
-    assets = _assets(saved, folder)
-    graph = _graph(saved, assets)
-    for operator, how in reaching_out(graph).items():
-        raise UnsafeModel(
-            f"{folder}: the operator {operator} {how}",
-            hint="leave it out of what is exported, or load the model in code of your own: service.py",
-        )
-    for wrong in wrong_sources(graph):
-        raise UnsafeModel(f"{folder}: {wrong}", hint="export it again, with the file as an asset: tf.saved_model.save")
-    named = (folder / "assets" / asset.filename for asset in assets)
-    for file in (*named, *folder.rglob("*")):
-        if not is_inside(file, folder):
-            raise ModelLoadError(f"{folder}: cannot be loaded: a file of it is not in its folder")
+    for fault in faults(graph_of(folder), folder):
+        raise UnsafeModel(f"{folder}: {fault.text}", hint=fault.hint)
+
+
+def faults(graph: Graph, folder: Path) -> list[Fault]:
+    """All for which a model is refused, whoever has read its graph. TensorFlow is not needed."""
+    found = []
+    operators = [f"{name} {how}" for name, how in reaching_out(graph).items()]
+    if operators:
+        found.append(Fault(f"when it runs, {', '.join(operators)}", _LEAVE_OUT))
+    found += [Fault(text, _AS_ASSET) for text in wrong_sources(graph)]
+    named = (folder / "assets" / name for name in graph.files)
+    if not all(is_inside(file, folder) for file in (*named, *folder.rglob("*"))):
+        found.append(Fault("a file of it is not in its folder", _INSIDE))
+    return found
 
 
 def in_natural_order(names: Iterable[str]) -> list[str]:
     """The names of inputs or outputs, of which the format keeps no order: `output_10` comes after `output_9`."""
     return sorted(names, key=lambda name: [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)])
+
+
+def graph_of(folder: Path) -> Graph:
+    """What runs when in the graph that is served. Needs TensorFlow.
+
+    Raises:
+        ModelLoadError: there is none, or it cannot be read.
+    """
+    saved = _for_serving(folder)
+    return _graph(saved, _assets(saved, folder))
 
 
 def _for_serving(folder: Path) -> Any:
@@ -96,11 +117,12 @@ def _assets(saved: Any, folder: Path) -> list[Any]:
         raise _no_model(folder, "the list of its assets is none") from error
 
 
-def _graph(saved: Any, assets: Iterable[Any]) -> Graph:
+def _graph(saved: Any, assets: Sequence[Any]) -> Graph:
     library, objects = saved.graph_def.library, saved.object_graph_def
     functions = {each.signature.name: [_node(node) for node in each.node_def] for each in library.function}
     for each in library.gradient:
-        functions.setdefault(each.function_name, []).append(Node("", "SymbolicGradient", (), (each.gradient_func,)))
+        node = Node("", "SymbolicGradient", (), frozenset({each.gradient_func}))
+        functions.setdefault(each.function_name, []).append(node)
     ends = {key: {node_of(each.name) for each in end.outputs.values()} for key, end in saved.signature_def.items()}
     initialized = ends.pop(INITIALIZES_TOO, set())
     return Graph(
@@ -121,6 +143,7 @@ def _graph(saved: Any, assets: Iterable[Any]) -> Graph:
             for name, each in objects.concrete_functions.items()
         },
         assets={node_of(each.tensor_info.name) for each in assets},
+        files={each.filename for each in assets},
         weights={node_of(saved.saver_def.filename_tensor_name)},
     )
 
@@ -128,7 +151,7 @@ def _graph(saved: Any, assets: Iterable[Any]) -> Graph:
 def _node(node: Any) -> Node:
     calls = [name for value in node.attr.values() for name in (value.func.name, *(f.name for f in value.list.func))]
     is_text = node.op in WRITES_VARIABLES and any(value.type == TEXT for value in node.attr.values())
-    return Node(node.name, node.op, [node_of(each) for each in node.input], [name for name in calls if name], is_text)
+    return Node(node.name, node.op, [node_of(each) for each in node.input], frozenset(filter(None, calls)), is_text)
 
 
 def _arguments(signature: Any) -> list[str]:

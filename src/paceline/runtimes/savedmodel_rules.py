@@ -91,7 +91,7 @@ class Node(NamedTuple):
     name: str
     operator: str
     inputs: Sequence[str]
-    calls: Sequence[str]
+    calls: Collection[str]
     is_text: bool = False
 
 
@@ -114,6 +114,7 @@ class Graph:
         called: functions that may be called beside those that nodes call.
         bound: of functions that Python calls: for the last arguments, whether each is an asset's name.
         assets: nodes that become the names of the model's own files while it is initialized.
+        files: where these are said to lie, from the folder `assets` on.
         weights: nodes that become the name of the file of weights while they are restored.
     """
 
@@ -126,6 +127,7 @@ class Graph:
     called: Collection[str]
     bound: Mapping[str, Sequence[bool]]
     assets: Collection[str]
+    files: Collection[str]
     weights: Collection[str]
 
     def all_nodes(self) -> Iterator[Placed]:

@@ -39,7 +39,7 @@ def check(path: Path) -> Literal["exported", "script"]:
         _check_exported(path, archive)
         return "exported"
     if any(name.startswith("code/") for name in archive.names) or "constants.pkl" in archive.names:
-        _check_script(path, archive)
+        _refuse(path, next(torch_rules.wrong_in_script(archive.names, archive.read), None))
         return "script"
     if "data.pkl" in archive.names:
         raise _pickled(path)
@@ -115,12 +115,6 @@ def _check_pickle(path: Path, archive: _Archive, name: str) -> None:
         library().load(BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever it is, PyTorch would go on without restrictions
         raise _unsafe(path, f"{name} is a pickle that holds more than tensors") from error
-
-
-def _check_script(path: Path, archive: _Archive) -> None:
-    for name in sorted(archive.names):
-        if name.endswith((".py", ".pkl")):
-            _refuse(path, torch_rules.wrong_script(archive.read(name), is_code=name.endswith(".py")))
 
 
 def _refuse(path: Path, why: str | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Final
 
@@ -83,8 +83,16 @@ def wrong_program(document: Any) -> str | None:
     return None
 
 
-def wrong_script(data: bytes, *, is_code: bool) -> str | None:
-    """Of TorchScript's code, or a pickle beside it. Its language cannot reach Python; but it can call operators."""
+def wrong_in_script(names: Iterable[str], read: Callable[[str], bytes]) -> Iterator[str]:
+    """All that is wrong in a file of TorchScript, with these records: in its code, and the pickles beside it."""
+    for name in sorted(names):
+        is_code = name.endswith(".py")
+        if (is_code or name.endswith(".pkl")) and (wrong := _wrong_script(read(name), is_code=is_code)):
+            yield wrong
+
+
+def _wrong_script(data: bytes, *, is_code: bool) -> str | None:
+    """The language of TorchScript cannot reach Python; but it can call operators."""
     if foreign := set(_CLASS.findall(data)) - {b"quantized"}:
         return f"it makes objects of {_shown(min(foreign).decode())}"
     if not is_code:

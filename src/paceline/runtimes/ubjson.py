@@ -2,7 +2,7 @@
 
 Rules:
 - A document is one object, whole, with nothing behind it: XGBoost 3.2 reads on forever where a file ends too early.
-- Depth, texts and the number of values have bounds.
+- Depth and the number of values have bounds. A text may be as long as the document: users keep notes in theirs.
 
 Source: ubjson.org, draft 12, with the containers of one type and a known count. All numbers are big-endian.
 """
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 _DEEPEST: Final = 64
-_MOST_TEXT: Final = 1 << 20
 _MOST_ITEMS: Final = 10_000_000
 _NUMBERS: Final = {"i": "b", "U": "B", "I": ">h", "l": ">i", "L": ">q", "d": ">f", "D": ">d"}
 _SIZES: Final = {kind: struct.calcsize(form) for kind, form in _NUMBERS.items()}
@@ -128,10 +127,7 @@ class _Reader:
         return length
 
     def _text(self, mark: str | None = None) -> str:
-        length = self._length(mark or self.mark())
-        if length > _MOST_TEXT:
-            raise NotUbjson(f"a text of {length} bytes")
-        return bytes(self._take(length)).decode()
+        return bytes(self._take(self._length(mark or self.mark()))).decode()
 
     def _take(self, size: int) -> memoryview:
         if size > self.left_bytes:

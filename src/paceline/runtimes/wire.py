@@ -3,6 +3,8 @@
 Rules:
 - A file is looked at mapped into memory, or as a `Part`. Servers do the latter: who reads a mapped file that is being
   written anew, and cut off for that, is killed.
+- A file may hold a field several times of which a message has one. What every reader of the format makes of it is made
+  of it here: of numbers and texts the last counts; messages are merged, which is to read them one after the other.
 
 Source: the encoding's specification, protobuf.dev/programming-guides/encoding. Groups are not used by any format here.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar, overload
 
@@ -19,12 +21,19 @@ from paceline.core.errors import ModelLoadError
 
 _VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
 _MOST_VARINT_BYTES: Final = 10
+_MOST_NUMBER: Final = (1 << 64) - 1
+_MOST_TAG: Final = (1 << 32) - 1
 _MOST_TEXT: Final = 4096
+_MOST_JOINED_BYTES: Final = 1 << 20  # of a message in parts, which nobody writes
 _BLOCK_BYTES: Final = 1 << 13
 
 
 class Malformed(Exception):
     """The bytes are no message, or a part of one."""
+
+
+class TooLong(Exception):
+    """A name is absurdly long."""
 
 
 class Part:
@@ -105,12 +114,16 @@ def parts(file: BinaryIO) -> Part:
 def fields(data: View) -> Iterator[tuple[int, int | View]]:
     """Number and value of each field of a message: a number, or a view of what has a length.
 
+    Numbers of a fixed size are left out: of what is read here, none is written so, and a field that is does not count.
+
     Raises:
         Malformed: it is none.
     """
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
+        if not 8 <= tag <= _MOST_TAG:
+            raise Malformed("a field without a number")
         kind = tag & 7
         if kind == _VARINT:
             value, at = _varint(data, at)
@@ -124,8 +137,8 @@ def fields(data: View) -> Iterator[tuple[int, int | View]]:
             raise Malformed(f"wire type {kind}")
         if size > end - at:
             raise Malformed("a field is longer than its message")
-        part = data[at : at + size]
-        yield tag >> 3, part if kind == _LENGTH else int.from_bytes(bytes(part), "little")
+        if kind == _LENGTH:
+            yield tag >> 3, data[at : at + size]
         at += size
 
 
@@ -140,11 +153,51 @@ def messages(data: View, *path: int) -> Iterator[View]:
             yield from messages(value, *rest) if rest else (value,)
 
 
-def first(data: View, *path: int) -> View:
-    """The first value down the path of fields; empty where there is none."""
+def has(data: memoryview, *path: int) -> bool:
+    """True when there is a message, or other value with a length, down a path of fields."""
+    return any(True for _ in messages(data, *path))
+
+
+def merged(data: memoryview, *path: int) -> memoryview:
+    """The message down a path of fields of which each has one; empty where there is none."""
     for number in path:
-        data = next(messages(data, number), data[:0])
+        data = _joined(list(messages(data, number)))
     return data
+
+
+def last(data: memoryview, *path: int) -> memoryview:
+    """The text down a path of fields of which each has one; empty where there is none."""
+    *outer, number = path
+    value = data[:0]
+    for value in messages(merged(data, *outer), number):  # noqa: B007 (the last is wanted)
+        pass
+    return value
+
+
+def one_of(data: memoryview, lengths: Collection[int], numbers: Collection[int] = ()) -> tuple[int, memoryview]:
+    """Of fields of which a message has only one: the one that was set last, and what is in it, if it is a message.
+
+    Args:
+        lengths: the fields whose values have a length.
+        numbers: the others.
+
+    Returns:
+        The field's number, or 0; and the message, or nothing.
+    """
+    chosen, found = 0, list[memoryview]()
+    for number, value in fields(data):
+        if number not in (numbers if isinstance(value, int) else lengths):
+            continue
+        if number != chosen:
+            chosen, found = number, []
+        if not isinstance(value, int):
+            found.append(value)
+    return chosen, _joined(found)
+
+
+def entries(data: memoryview, number: int) -> dict[str, memoryview]:
+    """The messages of a map, by key; of those with the same the last."""
+    return {name(last(each, 1)): merged(each, 2) for each in messages(data, number)}
 
 
 def number(data: View, field: int, default: int = 0) -> int:
@@ -167,8 +220,23 @@ def numbers(value: int | View) -> Iterator[int]:
 
 
 def text(value: View) -> str:
-    """A string, cut where it is absurdly long."""
+    """A string to be shown, cut where it is absurdly long."""
     return bytes(value[:_MOST_TEXT]).decode("utf-8", "replace")
+
+
+def name(value: View) -> str:
+    """A string that is compared with others, whole.
+
+    Raises:
+        TooLong: it would have to be cut.
+        Malformed: it is none.
+    """
+    if len(value) > _MOST_TEXT:
+        raise TooLong(f"a name of {len(value)} bytes")
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        raise Malformed("a name that is no text") from None
 
 
 def signed(value: int) -> int:
@@ -185,5 +253,13 @@ def _varint(data: View, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value & _MOST_NUMBER, at
     raise Malformed("a number has no end")
+
+
+def _joined(found: list[memoryview]) -> memoryview:
+    if len(found) == 1:
+        return found[0]
+    if sum(map(len, found)) > _MOST_JOINED_BYTES:
+        raise Malformed("a message in several large parts")
+    return memoryview(b"".join(found))
