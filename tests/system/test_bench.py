@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -399,6 +400,7 @@ def test_interrupted_twice_it_reports_nothing_and_leaves_nobody(tmp_path: Path):
             try:
                 # The request that is under way has no answer: after the first it is waited for.
                 process.send_signal(signal.SIGINT)
+                time.sleep(0.3)  # two at once are one
                 process.send_signal(signal.SIGINT)
                 stdout, stderr = process.communicate(timeout=WAIT_S)
             finally:
