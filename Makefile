@@ -18,8 +18,12 @@ test: $(VENV)/.dev system-packages  ## the whole suite; as root on Debian or Ubu
 	$(BIN)/pytest -m alone
 	$(BIN)/pytest -n auto --dist loadfile --max-worker-restart 0 -m "not alone"
 
+# Files whose tests are all slow, and which import frameworks: collecting them takes seconds.
+SLOW_FILES := torch tensorflow savedmodel sklearn_conversion
+
 test-quick: $(VENV)/.dev  ## what fits in a minute
-	$(BIN)/pytest -n auto --dist loadfile --max-worker-restart 0 -m "not slow and not chaos and not browser and not alone"
+	$(BIN)/pytest -n auto --dist loadfile --max-worker-restart 0 -m "not slow and not chaos and not browser and not alone" \
+		$(SLOW_FILES:%='--ignore-glob=*/component/*%*') $(SLOW_FILES:%='--ignore-glob=*/system/*%*')
 
 system-packages:  ## what the tests want beyond Python: R and Redis for user code, wrk to load a server
 	@.ci/packages Rscript=r-base-core redis-server=redis-server wrk=wrk
