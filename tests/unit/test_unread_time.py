@@ -94,7 +94,8 @@ def test_a_client_that_was_just_answered_cannot_have_asked_earlier():
 
 def test_the_first_request_is_not_charged_for_the_start():
     async def main() -> float:
-        compute(0.03)
+        with suppress(Disturbed):  # then it is longer, and charged no more
+            compute(0.03)
         return slack_s(App(Engine(), Limits()))
 
     assert asyncio.run(main()) == pytest.approx(1.0)
