@@ -43,7 +43,7 @@ def compare(
         CannotChange: the two have other outputs, or of other shapes.
     """
     found = _differences(reference, got, tolerance)
-    apart = found.labels | found.numbers
+    apart = found.apart
     of_them = 0 if ties is None else int((apart & ties).sum())
     return Equality(
         rows=len(apart),
@@ -60,8 +60,7 @@ def compare(
 
 def rows_apart(reference: Mapping[str, Array], got: Mapping[str, Array], tolerance: float = TOLERANCE) -> Mask:
     """Which rows differ, of shape [rows]; arguments and errors as `compare` has them."""
-    found = _differences(reference, got, tolerance)
-    return found.labels | found.numbers
+    return _differences(reference, got, tolerance).apart
 
 
 class _Differences(NamedTuple):
@@ -71,6 +70,11 @@ class _Differences(NamedTuple):
     numbers: Mask
     largest: float
     largest_relative: float
+
+    @property
+    def apart(self) -> Mask:
+        """Rows that differ in either."""
+        return self.labels | self.numbers
 
 
 def _differences(reference: Mapping[str, Array], got: Mapping[str, Array], tolerance: float) -> _Differences:

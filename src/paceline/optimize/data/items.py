@@ -16,6 +16,7 @@ import numpy as np
 
 from paceline.core.errors import ModelFailed, PacelineError
 from paceline.core.tensors import Array, column
+from paceline.optimize.data.rows import finite
 from paceline.runtimes.bundle import MOST_EXAMPLE_BYTES
 from paceline.server.json_tensors import dumps, to_json
 
@@ -30,8 +31,7 @@ def items(inputs: Mapping[str, Array]) -> Array:
 
 def example(inputs: Mapping[str, Array]) -> str:
     """The first row that JSON can carry, as an item; "": there is none, or a bundle has no room for it."""
-    numbers = [array.reshape(len(array), -1) for array in inputs.values() if array.dtype.kind == "f"]
-    lacking = np.any([~np.isfinite(array).all(axis=1) for array in numbers], axis=0)
+    lacking = np.any([~finite(array) for array in inputs.values() if array.dtype.kind == "f"], axis=0)
     if np.all(lacking):
         return ""
     place = int(np.argmin(lacking))

@@ -25,7 +25,7 @@ from paceline.core.errors import ConfigError
 from paceline.core.tensors import Array, DataType, TensorSpec
 from paceline.optimize.data import files
 from paceline.optimize.data.files import Contents
-from paceline.optimize.data.rows import Rows
+from paceline.optimize.data.rows import Rows, finite
 
 _CALIBRATION_SHARE: Final = 0.2
 _MOST_CALIBRATION: Final = 512
@@ -99,7 +99,7 @@ def uncalibrated(rows: Rows) -> str:
     for name, array in rows.inputs.items():
         if array.dtype.kind != "f":
             continue
-        bad = int((~np.isfinite(array.reshape(rows.count, -1)).all(axis=1)).sum())
+        bad = int((~finite(array)).sum())
         if bad:
             return f"calibration rows: {name!r} is NaN or infinite in {bad:,} of {rows.count:,} rows"
         if constant[name]:
@@ -141,7 +141,7 @@ def _checked_labels(labels: Array, where: str, rows: int, data: Path) -> Array:
     if labels.dtype.kind not in "biufU":
         raise ConfigError(f"{where}: expected labels that are numbers or text, got {labels.dtype}")
     if labels.dtype.kind == "f":
-        missing = np.flatnonzero(~np.isfinite(labels.reshape(len(labels), -1)).all(axis=1))
+        missing = np.flatnonzero(~finite(labels))
         if len(missing):
             raise ConfigError(
                 f"{where}: labels are missing, or not finite, in {len(missing):,} of {len(labels):,} rows, "

@@ -66,3 +66,8 @@ class Rows:
             raise ConfigError(f"{path}: cannot be read as rows: {error}") from error
         labels = arrays.pop(_LABELS, None)
         return cls(arrays, labels)
+
+
+def finite(array: Array) -> Array:
+    """Which rows of numbers hold neither NaN nor infinity: booleans of shape [rows]."""
+    return np.asarray(np.isfinite(array.reshape(len(array), -1)).all(axis=1))
